@@ -1,0 +1,26 @@
+"""Heads on top of an encoder's features."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def mlp_head(in_dim: int, hidden_dim: int, out_dim: int, *, layers: int = 2) -> nn.Sequential:
+    """Projection head: (B, in_dim) -> (B, out_dim), `layers` linear layers with ReLU between them.
+
+    SimCLR's g has 2 (arXiv:2002.05709, section 4.2: 2048-2048-128 for ResNet-50), SimCLRv2's has 3. Batch
+    normalisation after every linear layer and no bias before it, as in the authors' published code; the last one
+    has no shift.
+    """
+    widths = [in_dim] + [hidden_dim] * (layers - 1) + [out_dim]
+    modules: list[nn.Module] = []
+    for i in range(layers):
+        last = i == layers - 1
+        modules.append(nn.Linear(widths[i], widths[i + 1], bias=False))
+        norm = nn.BatchNorm1d(widths[i + 1])
+        if last:
+            norm.bias = None
+        modules.append(norm)
+        if not last:
+            modules.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*modules)

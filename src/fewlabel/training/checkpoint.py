@@ -1,0 +1,112 @@
+"""Checkpoints: one safetensors file with weights, optimizer state and step; written atomically, two kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from fewlabel.types import JSON, FewlabelError
+
+LATEST, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
+
+
+def replace_file(temporary: Path, target: Path) -> None:
+    """Put a finished temporary file in the place of `target`: after a crash there is the old or the new, whole."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors atomically as safetensors. Raises FewlabelError when the disk is full or not writable."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
+        replace_file(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise FewlabelError(
+            f"{path} could not be written ({error}): free some space or choose another folder; "
+            "the last complete checkpoint is untouched, and the same command continues from it."
+        ) from error
+
+
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file. Raises FewlabelError if it is missing or broken."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise FewlabelError(f"{path} cannot be read as safetensors ({error}): it is missing, cut short or damaged.") from error
+
+
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: JSON) -> None:
+    """Write the state after `step` steps; the last one before it is kept beside it."""
+    tensors = {f"model.{k}": v for k, v in _unique_state(model).items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+    latest = folder / LATEST
+    if latest.exists():
+        os.replace(latest, folder / PREVIOUS)
+    save_tensors(tensors, latest, {"step": str(step), "settings": json.dumps(settings, sort_keys=True)})
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: JSON) -> tuple[int, str]:
+    """Restore the newest checkpoint that can be read.
+
+    Returns (steps done, a warning or ""); (0, "") if there is none. Raises FewlabelError if it was made with other
+    settings (naming them), or if checkpoints are there but all are broken.
+    """
+    reasons = []
+    candidates = [folder / name for name in (LATEST, PREVIOUS) if (folder / name).exists()]
+    for path in candidates:
+        try:
+            tensors, metadata = load_tensors(path)
+        except FewlabelError as error:
+            reasons.append(str(error))
+            continue
+        _check_settings(folder, json.loads(metadata.get("settings", "{}")), settings)
+        _restore(tensors, model, optimizer)
+        warning = f"{reasons[0]} Training goes on from the checkpoint before it." if reasons else ""
+        return int(metadata["step"]), warning
+    if candidates:
+        raise FewlabelError(f"No checkpoint in {folder} can be read: {reasons[0]} Remove it to start from the beginning.")
+    return 0, ""
+
+
+def _unique_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def _check_settings(folder: Path, there: JSON, here: JSON) -> None:
+    here = json.loads(json.dumps(here))
+    differing = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
+    if differing:
+        names = "; ".join(f"{key}: {there.get(key)} there, {here.get(key)} here" for key in differing)
+        raise FewlabelError(
+            f"{folder} holds a run with other settings ({names}): give the same settings to continue it, "
+            "or another --out to start a new one."
+        )
+
+
+def _restore(tensors: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    model.load_state_dict(weights)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            like = parameters[int(index)]
+            if value.shape == like.shape:  # in the parameter's own memory format, so that every later step is the same
+                value = torch.empty_like(like).copy_(value)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

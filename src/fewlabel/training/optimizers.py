@@ -1,0 +1,46 @@
+"""Optimizers and the learning rate over time."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from fewlabel.networks.torchvision_shim import ensure_torchvision
+from fewlabel.types import FewlabelError, Schedule
+
+
+def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """SGD (momentum 0.9), Adam, AdamW or LARS over all parameters that take gradients.
+
+    Biases and the parameters of normalisation layers get no weight decay, and under LARS no trust ratio, as in
+    SimCLR's published code. Raises FewlabelError for another name.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    lr = schedule.learning_rate
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9)
+    if schedule.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=lr)
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=lr)
+    if schedule.optimizer == "lars":
+        ensure_torchvision()
+        from timm.optim.lars import Lars
+
+        return Lars(groups, lr=lr, momentum=0.9)
+    raise FewlabelError(f"There is no optimizer called {schedule.optimizer!r}: use sgd, adam, adamw or lars.")
+
+
+def learning_rate(step: int, schedule: Schedule) -> float:
+    """Linear warm-up over `warmup_steps`, then a half cosine from the peak to 0 at `steps`."""
+    if step < schedule.warmup_steps:
+        return schedule.learning_rate * (step + 1) / schedule.warmup_steps
+    done = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
+    return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -1,0 +1,271 @@
+"""Views: random augmentations of whole batches on CPU or GPU.
+
+Order: crop, flip, rotation, scale and shift fused into ONE affine warp; then intensity; then blur. One channel or
+three, 8 or 16 bits, two spatial axes or three (B, C, [D,] H, W). All randomness comes from the torch.Generator that
+is passed in.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+from fewlabel.types import FewlabelError
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """A distribution over views. Angles in degrees, lengths as fractions of the image, intensities of [0, 1].
+
+    size_px: height and width of the view.
+    crop_area: the crop covers this share of the image's area, uniformly drawn.
+    crop_aspect: width / height of the crop, drawn log-uniformly.
+    flip_probability: of a left-right flip. 0 where left and right differ in meaning (a chest has its heart left).
+    rotation_deg: uniform in [-rotation_deg, rotation_deg], about the crop's centre, in the H-W plane.
+    zoom_range: further scale, uniform; shift: further translation, uniform in +-shift.
+    jitter_probability: of the intensity changes below, drawn for each image.
+    brightness, contrast: factors uniform in [max(0, 1 - x), 1 + x]; contrast is about the image's mean.
+    gamma: exponent drawn log-uniformly from [1 / (1 + gamma), 1 + gamma].
+    saturation, hue: for 3 channels only; hue as a fraction of the colour circle.
+    grey_probability: for 3 channels only.
+    blur_probability, blur_sigma_px: Gaussian blur, sigma uniform in this range; the kernel is as wide as
+        size_px // 10, made odd, and at least 3.
+    noise: standard deviation of added Gaussian noise is uniform in [0, noise].
+    """
+
+    size_px: int
+    crop_area: tuple[float, float] = (1.0, 1.0)
+    crop_aspect: tuple[float, float] = (1.0, 1.0)
+    flip_probability: float = 0.0
+    rotation_deg: float = 0.0
+    zoom_range: tuple[float, float] = (1.0, 1.0)
+    shift: float = 0.0
+    jitter_probability: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    gamma: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    grey_probability: float = 0.0
+    blur_probability: float = 0.0
+    blur_sigma_px: tuple[float, float] = (0.1, 2.0)
+    noise: float = 0.0
+
+
+def simclr_views(size_px: int, *, strength: float = 1.0, blur: bool = True) -> ViewSettings:
+    """The paper's views (arXiv:2002.05709, appendix A): crop area 0.08 to 1, flip, colour jitter, grey, blur.
+
+    strength: s of the colour jitter, 1.0 for ImageNet, 0.5 for CIFAR-10.
+    """
+    return ViewSettings(
+        size_px=size_px,
+        crop_area=(0.08, 1.0),
+        crop_aspect=(3 / 4, 4 / 3),
+        flip_probability=0.5,
+        jitter_probability=0.8,
+        brightness=0.8 * strength,
+        contrast=0.8 * strength,
+        saturation=0.8 * strength,
+        hue=0.2 * strength,
+        grey_probability=0.2,
+        blur_probability=0.5 if blur else 0.0,
+        blur_sigma_px=(0.1, 2.0),
+    )
+
+
+def medical_views(size_px: int, *, flips: bool = False) -> ViewSettings:
+    """Views for medical images: crops that keep context, small rotations, exposure changes, no hue.
+
+    flips: only where the anatomy allows them (a fundus, a skin lesion; not a chest, whose heart lies left).
+    """
+    return ViewSettings(
+        size_px=size_px,
+        crop_area=(0.3, 1.0),
+        crop_aspect=(3 / 4, 4 / 3),
+        flip_probability=0.5 if flips else 0.0,
+        rotation_deg=15.0,
+        jitter_probability=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        gamma=0.3,
+        blur_probability=0.2,
+        blur_sigma_px=(0.1, 1.0),
+    )
+
+
+def light_views(size_px: int, *, flips: bool = False) -> ViewSettings:
+    """Mild augmentation for supervised training: nearly whole image, small shifts and exposure changes."""
+    return ViewSettings(
+        size_px=size_px,
+        crop_area=(0.75, 1.0),
+        crop_aspect=(0.9, 1.1),
+        flip_probability=0.5 if flips else 0.0,
+        rotation_deg=8.0,
+        jitter_probability=0.5,
+        brightness=0.2,
+        contrast=0.2,
+    )
+
+
+def plain_view(size_px: int) -> ViewSettings:
+    """The whole image, resized: what an encoder sees when features are taken."""
+    return ViewSettings(size_px=size_px)
+
+
+def to_unit_range(images: torch.Tensor) -> torch.Tensor:
+    """uint8 or uint16 images -> float32 in [0, 1]; floating-point images pass unchanged.
+
+    Raises FewlabelError for any other type.
+    """
+    if images.is_floating_point():
+        return images
+    full_scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(images.dtype)
+    if full_scale is None:
+        raise FewlabelError(f"Views got images of type {images.dtype}: give uint8, uint16 or float in [0, 1].")
+    return images.float().div_(full_scale)
+
+
+def draw_view(images: torch.Tensor, settings: ViewSettings, generator: torch.Generator) -> torch.Tensor:
+    """One random view of every image.
+
+    images: (B, C, [D,] H, W), uint8, uint16 or float in [0, 1]; C is 1 or 3.
+    generator: on the CPU, so that the same seed gives the same parameters on every device.
+    Returns float32 (B, C, [D,] size, size) in [0, 1]; D is kept. Raises FewlabelError for other shapes or types.
+    """
+    if images.dim() not in (4, 5) or images.shape[1] not in (1, 3):
+        raise FewlabelError(f"Views got images of shape {tuple(images.shape)}: give (B, C, H, W) or (B, C, D, H, W).")
+    x = to_unit_range(images)
+    spatial = [*x.shape[2:-2], settings.size_px, settings.size_px]
+    x = _warp(x, _affine(len(x), x.dim() - 2, settings, generator), spatial)
+    x = _change_intensity(x, settings, generator)
+    return _blur(x, settings, generator).clamp_(0.0, 1.0)
+
+
+def draw_views(
+    images: torch.Tensor, settings: ViewSettings, count: int, generator: torch.Generator
+) -> tuple[torch.Tensor, ...]:
+    """`count` independent views of every image; see `draw_view`."""
+    return tuple(draw_view(images, settings, generator) for _ in range(count))
+
+
+def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(n, generator=generator) * (high - low) + low
+
+
+def _affine(n: int, axes: int, settings: ViewSettings, generator: torch.Generator) -> torch.Tensor:
+    """(B, axes, axes + 1) maps from view to image coordinates, both in [-1, 1], x (width) first."""
+    area = _uniform(n, *settings.crop_area, generator)
+    log_low, log_high = (math.log(a) for a in settings.crop_aspect)
+    aspect = torch.exp(_uniform(n, log_low, log_high, generator))
+    width = (area * aspect).sqrt().clamp(max=1.0)
+    height = (area / aspect).sqrt().clamp(max=1.0)
+    centre_x = _uniform(n, -1, 1, generator) * (1 - width)
+    centre_y = _uniform(n, -1, 1, generator) * (1 - height)
+    flip = 1 - 2 * (torch.rand(n, generator=generator) < settings.flip_probability).float()
+    angle = _uniform(n, -settings.rotation_deg, settings.rotation_deg, generator).deg2rad()
+    zoom = _uniform(n, *settings.zoom_range, generator)
+    shift_x = _uniform(n, -settings.shift, settings.shift, generator) * 2
+    shift_y = _uniform(n, -settings.shift, settings.shift, generator) * 2
+    theta = torch.zeros(n, axes, axes + 1)
+    for axis in range(2, axes):
+        theta[:, axis, axis] = 1.0
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    theta[:, 0, 0], theta[:, 0, 1] = width * cos * flip, -width * sin
+    theta[:, 1, 0], theta[:, 1, 1] = height * sin * flip, height * cos
+    theta[:, 0, -1], theta[:, 1, -1] = centre_x + shift_x, centre_y + shift_y
+    return theta
+
+
+def _warp(x: torch.Tensor, theta: torch.Tensor, spatial: list[int]) -> torch.Tensor:
+    identity = torch.eye(theta.shape[1], theta.shape[2]).expand_as(theta)
+    if torch.equal(theta, identity):
+        mode = "trilinear" if x.dim() == 5 else "bilinear"
+        same = list(x.shape[2:]) == spatial
+        return x.clone() if same else F.interpolate(x, spatial, mode=mode, antialias=x.dim() == 4)
+    grid = F.affine_grid(theta.to(x.device), [len(x), x.shape[1], *spatial], align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _change_intensity(x: torch.Tensor, settings: ViewSettings, generator: torch.Generator) -> torch.Tensor:
+    """Brightness, contrast, gamma, then colour, in this fixed order (the paper draws the order at random)."""
+    n = len(x)
+    apply = torch.rand(n, generator=generator) < settings.jitter_probability
+
+    def factor(strength: float) -> torch.Tensor:
+        drawn = _uniform(n, max(0.0, 1 - strength), 1 + strength, generator)
+        return torch.where(apply, drawn, torch.ones(n)).to(x.device).view(n, *[1] * (x.dim() - 1))
+
+    if settings.brightness:
+        x = (x * factor(settings.brightness)).clamp_(0, 1)
+    if settings.contrast:
+        mean = x.mean(dim=tuple(range(1, x.dim())), keepdim=True)
+        x = ((x - mean) * factor(settings.contrast) + mean).clamp_(0, 1)
+    if settings.gamma:
+        limit = math.log1p(settings.gamma)
+        exponent = torch.exp(_uniform(n, -limit, limit, generator))
+        exponent = torch.where(apply, exponent, torch.ones(n)).to(x.device)
+        x = x.clamp(min=1e-6) ** exponent.view(n, *[1] * (x.dim() - 1))
+    if x.shape[1] == 3:
+        x = _change_colour(x, settings, apply, generator)
+    if settings.noise:
+        deviation = _uniform(n, 0, settings.noise, generator).view(n, *[1] * (x.dim() - 1))
+        x = x + (torch.randn(x.shape, generator=generator) * deviation).to(x.device)
+    return x
+
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_TO_YIQ = torch.tensor([_LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
+
+
+def _change_colour(
+    x: torch.Tensor, settings: ViewSettings, apply: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Saturation and hue as one linear map a image in YIQ (hue turns the I-Q plane), then grey."""
+    n = len(x)
+    saturation = _uniform(n, max(0.0, 1 - settings.saturation), 1 + settings.saturation, generator)
+    turn = _uniform(n, -settings.hue, settings.hue, generator) * 2 * math.pi
+    saturation = torch.where(apply, saturation, torch.ones(n))
+    turn = torch.where(apply, turn, torch.zeros(n))
+    saturation = torch.where(torch.rand(n, generator=generator) < settings.grey_probability, 0.0, saturation)
+    middle = torch.zeros(n, 3, 3)
+    middle[:, 0, 0] = 1.0
+    middle[:, 1, 1], middle[:, 1, 2] = saturation * turn.cos(), -saturation * turn.sin()
+    middle[:, 2, 1], middle[:, 2, 2] = saturation * turn.sin(), saturation * turn.cos()
+    matrix = (torch.linalg.inv(_TO_YIQ) @ middle @ _TO_YIQ).to(x.device)  # (B, 3, 3)
+    return torch.einsum("bij,bj...->bi...", matrix, x).clamp_(0, 1)
+
+
+def _blur(x: torch.Tensor, settings: ViewSettings, generator: torch.Generator) -> torch.Tensor:
+    """Separable Gaussian blur in the H-W plane of the images that are drawn for it."""
+    n = len(x)
+    chosen = torch.rand(n, generator=generator) < settings.blur_probability
+    sigma = _uniform(n, *settings.blur_sigma_px, generator)
+    if not chosen.any():
+        return x
+    rows = chosen.nonzero()[:, 0]
+    radius = max(1, (settings.size_px // 10) // 2)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offsets / sigma[rows, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).to(x.device)  # (b, taps)
+    part = x[rows.to(x.device)]
+    for axis in (-1, -2):
+        padding = [radius, radius, 0, 0] if axis == -1 else [0, 0, radius, radius]
+        padded = F.pad(part.flatten(1, -3), padding, mode="reflect").view(*_padded_shape(part, axis, radius))
+        weights = kernel.view(len(part), -1, *[1] * (part.dim() - 1))
+        length = part.shape[axis]
+        part = sum(padded.narrow(axis, k, length) * weights[:, k] for k in range(2 * radius + 1))
+    return x.index_copy(0, rows.to(x.device), part)
+
+
+def _padded_shape(x: torch.Tensor, axis: int, radius: int) -> list[int]:
+    shape = list(x.shape)
+    shape[axis] += 2 * radius
+    return shape
+
+
+def resized(settings: ViewSettings, size_px: int) -> ViewSettings:
+    """The same distribution at another size; the blur's sigma stays in pixels of the view."""
+    return replace(settings, size_px=size_px)
