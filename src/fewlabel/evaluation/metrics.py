@@ -29,7 +29,7 @@ _ARRAYS_ALIVE = 10  # (rows, N) float64 arrays that one chunk may hold at once
 
 
 def auroc(y: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve: P(score of a positive > that of a negative) + half of P(equal). Shape (R,)."""
+    """Area under the ROC curve: P(positive scores above negative) + half of P(equal). Shape (R,)."""
     curve = _counts_above(y, score, weights)
 
     def area(rows: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ def sensitivity_at_specificity(
 ) -> np.ndarray:
     """The highest sensitivity among the thresholds whose specificity is at least `specificity`. Shape (R,).
 
-    Read off the points of the empirical ROC curve without interpolation between them, so that a threshold which
+    Read off the points of the empirical ROC curve without interpolation, so that a threshold which
     exists reaches it; calling nothing positive (sensitivity 0, specificity 1) is one of the points.
     """
     curve = _counts_above(y, score, weights)
@@ -99,7 +99,7 @@ def expected_calibration_error(y: np.ndarray, probability: np.ndarray, weights: 
     """Expected calibration error over 10 bins of equal width (Naeini et al. 2015). Shape (R,).
 
     Sum over bins of (share of images in the bin) x |share of positives - mean probability in the bin|. A bin
-    holds its upper edge and not its lower one, the first bin both, as scikit-learn's `calibration_curve` does.
+    holds its upper edge and not its lower one, the first bin both, as in sklearn's `calibration_curve`.
     """
     _need_binary(y)
     y, probability, weights = _checked(y, probability, weights)
@@ -251,7 +251,7 @@ def _checked(
 def _need_binary(y: np.ndarray) -> None:
     if not np.isin(y, (0, 1)).all():
         raise FewlabelError(
-            f"y holds {np.unique(y)[:5].tolist()}: expected only 0 and 1; leave out uncertain or missing labels"
+            f"y holds {np.unique(y)[:5].tolist()}: expected only 0 and 1; leave out uncertain labels"
         )
 
 

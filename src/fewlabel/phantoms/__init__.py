@@ -1,0 +1,22 @@
+"""Made images with known truth: radiographs, CT volumes and fundus photographs. They show no person.
+
+They serve demonstrations and fast tests; what a model reaches on them says nothing about patients.
+"""
+
+from fewlabel.phantoms.fundi import MadeFundus, fundus
+from fewlabel.phantoms.radiographs import Difficulty, MadeRadiographs, radiographs
+from fewlabel.phantoms.volumes import MadeVolume, Nodule, ct_volume
+from fewlabel.phantoms.writing import NOTE_NAME, write_radiographs
+
+__all__ = [
+    "NOTE_NAME",
+    "Difficulty",
+    "MadeFundus",
+    "MadeRadiographs",
+    "MadeVolume",
+    "Nodule",
+    "ct_volume",
+    "fundus",
+    "radiographs",
+    "write_radiographs",
+]
