@@ -1,0 +1,237 @@
+"""The arms of a comparison: each gives outputs on validation and test images from a few labelled ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from fewlabel.adaptation.features import cached_features
+from fewlabel.adaptation.probe import (
+    Calibration, LinearProbe, NeighbourProbe, Scaling, fit_linear_probe, fit_neighbour_probe, validation_score,
+)  # fmt: skip
+from fewlabel.collection import Collection, Target
+from fewlabel.networks import Encoder, EncoderSettings
+from fewlabel.objectives import Supervised
+from fewlabel.splits import Split
+from fewlabel.training import TrainingSet, Watch, fit, mix_seed
+from fewlabel.types import FewlabelError, Schedule
+from fewlabel.views import draw_view, light_views, plain_view
+
+Role = Literal["method", "control", "reference", "baseline"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Calibrated probabilities (n, K), or numbers (n,), of the labelled validation and test images."""
+
+    val: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True)
+class Task:
+    """One target on one collection with its split: all that an arm may see.
+
+    train, val, test: rows with a usable label. train_images: all training rows, labelled or not.
+    pixels: (N, C, S, S) of the whole collection. y: (N,) classes or numbers. classes: K, 0 for a number.
+    """
+
+    collection: Collection
+    target: Target
+    split: Split
+    pixels: np.ndarray
+    size_px: int
+    encoder_settings: EncoderSettings
+    flips: bool
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    features_folder: Path | None = None
+
+    @property
+    def y(self) -> np.ndarray:
+        return self.target.values
+
+    @property
+    def classes(self) -> int:
+        return 0 if self.target.kind == "number" else len(self.target.classes)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """key: short name in files; label: for people; outputs(rows, seed): trained on the labels of `rows` alone."""
+
+    key: str
+    label: str
+    role: Role
+    outputs: Callable[[np.ndarray, int], Outputs]
+
+
+Probe = LinearProbe | NeighbourProbe
+
+
+def fit_probe(task: Task, features: np.ndarray, rows: np.ndarray, probe: Literal["linear", "neighbours"]) -> Probe:
+    """A probe on features (N, F) of the whole collection from the labels of `rows`; settings from validation."""
+    x, y, val_x, val_y = features[rows], task.y[rows], features[task.val], task.y[task.val]
+    if probe == "neighbours":
+        return fit_neighbour_probe(x, y, val_x, val_y, kind=task.target.kind, classes=task.classes)
+    scaling = Scaling.of(features[task.split.train])
+    return fit_linear_probe(x, y, val_x, val_y, kind=task.target.kind, classes=task.classes, scaling=scaling)
+
+
+def probe_arm(
+    key: str, label: str, role: Role, task: Task, features: Callable[[int], np.ndarray],
+    probe: Literal["linear", "neighbours"] = "linear",
+) -> Arm:  # fmt: skip
+    """An arm that probes features(seed) -> (N, F)."""
+
+    def outputs(rows: np.ndarray, seed: int) -> Outputs:
+        all_features = features(seed)
+        fitted = fit_probe(task, all_features, rows, probe)
+        return Outputs(fitted.predict(all_features[task.val]), fitted.predict(all_features[task.test]))
+
+    return Arm(key, label, role, outputs)
+
+
+def encoder_features(task: Task, encoders: Sequence[Encoder]) -> Callable[[int], np.ndarray]:
+    """Features by the encoder of a seed, encoders[seed % number], taken once."""
+    taken: dict[int, np.ndarray] = {}
+
+    def features(seed: int) -> np.ndarray:
+        index = seed % len(encoders)
+        if index not in taken:
+            taken[index] = cached_features(
+                encoders[index], task.pixels, size_px=task.size_px,
+                fingerprint=task.collection.fingerprint, folder=task.features_folder,
+            )  # fmt: skip
+        return taken[index]
+
+    return features
+
+
+def random_features(task: Task) -> Callable[[int], np.ndarray]:
+    """Features by the same network with random weights, another draw for each seed."""
+    taken: dict[int, np.ndarray] = {}
+
+    def features(seed: int) -> np.ndarray:
+        if seed not in taken:
+            encoder = random_encoder(task.encoder_settings, seed)
+            taken[seed] = cached_features(
+                encoder, task.pixels, size_px=task.size_px,
+                fingerprint=task.collection.fingerprint, folder=task.features_folder,
+            )  # fmt: skip
+        return taken[seed]
+
+    return features
+
+
+def random_encoder(settings: EncoderSettings, seed: int) -> Encoder:
+    """A new encoder with weights drawn from `seed`."""
+    from dataclasses import replace
+
+    with torch.random.fork_rng():
+        torch.manual_seed(mix_seed("random encoder", seed))
+        return Encoder(replace(settings, weights=None)).to(memory_format=torch.channels_last)
+
+
+def pixel_features(task: Task, side_px: int = 16) -> np.ndarray:
+    """The plain non-deep baseline: the image at 16 x 16 pixels, (N, C * 256)."""
+    generator = torch.Generator()
+    parts = []
+    for start in range(0, len(task.pixels), 1024):
+        images = torch.from_numpy(np.ascontiguousarray(task.pixels[start : start + 1024]))
+        parts.append(draw_view(images, plain_view(side_px), generator).flatten(1).numpy())
+    return np.concatenate(parts)
+
+
+def statistics_features(task: Task) -> np.ndarray:
+    """Six numbers an image, (N, 6): mean, deviation, and the means of the four borders (an eighth of the side).
+
+    What these alone can tell has nothing to do with anatomy: exposure, collimation, burned-in text.
+    """
+    small = pixel_features(task, 32).reshape(len(task.pixels), -1, 32, 32).mean(axis=1)
+    borders = [small[:, :4], small[:, -4:], small[:, :, :4], small[:, :, -4:]]
+    columns = [small.mean(axis=(1, 2)), small.std(axis=(1, 2)), *(border.mean(axis=(1, 2)) for border in borders)]
+    stacked = np.stack(columns, axis=1)
+    return (stacked - stacked.mean(axis=0)) / np.maximum(stacked.std(axis=0), 1e-6)
+
+
+@torch.no_grad()
+def _logits(objective: nn.Module, task: Task, rows: np.ndarray) -> np.ndarray:
+    generator = torch.Generator()
+    parts = []
+    for chunk in np.array_split(rows, max(1, len(rows) // 256)):
+        view = draw_view(torch.from_numpy(task.pixels[chunk]), plain_view(task.size_px), generator)
+        view = view.to(next(objective.parameters()).device).contiguous(memory_format=torch.channels_last)
+        parts.append(objective.predict(view).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def supervised_steps(labels: int, batch_size: int) -> int:
+    """At most 30 passes over the labels, but no fewer than 200 and no more than 800 steps; stopped early."""
+    return int(np.clip(30 * labels / batch_size, 200, 800))
+
+
+def supervised_arm(task: Task, folder: Path | None, learning_rate: float = 1e-3) -> Arm:
+    """The same network from random weights, trained on the labels alone; stopped early on validation patients."""
+
+    def outputs(rows: np.ndarray, seed: int) -> Outputs:
+        cached = folder / f"supervised-{len(rows)}-{seed}.npz" if folder else None
+        if cached and cached.exists():
+            with np.load(cached, allow_pickle=False) as file:
+                return Outputs(file["val"], file["test"])
+        result = train_supervised(task, rows, seed, learning_rate)
+        if cached:
+            _save_outputs(cached, result)
+        return result
+
+    return Arm("supervised", "supervised from scratch", "reference", outputs)
+
+
+def _save_outputs(path: Path, outputs: Outputs) -> None:
+    from fewlabel.training import replace_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    with temporary.open("wb") as file:
+        np.savez(file, val=outputs.val, test=outputs.test)
+    replace_file(temporary, path)
+
+
+def train_supervised(task: Task, rows: np.ndarray, seed: int, learning_rate: float) -> Outputs:
+    """Train from scratch on the labels of `rows`; calibrated like the probes."""
+    y, number = task.y, task.target.kind == "number"
+    if not number and len(np.unique(y[rows])) < 2:
+        raise FewlabelError(f"The {len(rows)} labelled training images hold one class only: at least two are needed.")
+    centre, spread = (y[rows].mean(), max(float(y[rows].std()), 1e-6)) if number else (0.0, 1.0)
+    labels = ((y[rows] - centre) / spread).astype(np.float32) if number else y[rows].astype(np.int64)
+    with torch.random.fork_rng():
+        torch.manual_seed(mix_seed("supervised", seed))
+        objective = Supervised(random_encoder(task.encoder_settings, seed), classes=task.classes)
+
+    def score(model: nn.Module) -> float:
+        output = _logits(model, task, task.val)
+        return validation_score(task.target.kind, y[task.val], output[:, 0] * spread + centre if number else output)
+
+    batch_size = min(64, len(rows))
+    steps = supervised_steps(len(rows), batch_size)
+    every = max(10, steps // 20)
+    fit(
+        objective,
+        TrainingSet((task.pixels,), (rows,), labels),
+        light_views(task.size_px, flips=task.flips),
+        Schedule(steps, batch_size, learning_rate, warmup_steps=10, weight_decay=0.05, seed=mix_seed(seed) % 2**31),
+        watch=Watch(score, every=every, patience=8),
+    )
+    objective.eval()
+    val, test = _logits(objective, task, task.val), _logits(objective, task, task.test)
+    if number:
+        return Outputs(val[:, 0] * spread + centre, test[:, 0] * spread + centre)
+    calibration = Calibration.fit(val, y[task.val])
+    return Outputs(calibration(val), calibration(test))

@@ -1,0 +1,246 @@
+"""`fewlabel pretrain`: an encoder from images without labels, of one collection or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from fewlabel.collection import Collection, find_duplicates
+from fewlabel.networks import Encoder, EncoderSettings
+from fewlabel.objectives import SimCLR, info_nce, nt_xent
+from fewlabel.pipeline.runs import ENCODER, load_encoder, save_encoder, versions, write_json, write_split
+from fewlabel.splits import (
+    PARTS, Leak, Split, check_leaks, draw_split, drop_leaks, find_leaks, linked_groups, official_split,
+)  # fmt: skip
+from fewlabel.training import FitResult, TrainingSet, fit, mix_seed
+from fewlabel.types import JSON, FewlabelError, Schedule
+from fewlabel.views import ViewSettings, medical_views, simclr_views
+
+LossName = Literal["nt-xent", "info-nce"]
+ViewName = Literal["medical", "simclr"]
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """How to pretrain. What is None is chosen from the images and written to run.json.
+
+    encoder, weights: see `EncoderSettings`. size_px: None = 64, or the images' own size if that is smaller.
+    channels: None = 3 if most images have colour, else 1. small_stem: None = for ResNets up to 32 px.
+    views: "medical" or the paper's "simclr"; flips: left-right flips among the medical views.
+    schedule: None = 1000 steps of 256 images (or all there are), AdamW with peak rate 1e-3, warm-up over 5 %.
+    """
+
+    encoder: str = "resnet18"
+    weights: str | None = None
+    size_px: int | None = None
+    channels: int | None = None
+    small_stem: bool | None = None
+    head_layers: int = 2
+    views: ViewName = "medical"
+    flips: bool = False
+    temperature: float = 0.5
+    loss: LossName = "nt-xent"
+    steps: int = 1000
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    optimizer: Literal["sgd", "adam", "adamw", "lars"] = "adamw"
+    seed: int = 0
+
+    @property
+    def schedule(self) -> Schedule:
+        """The training schedule, with a warm-up over 5 % of the steps."""
+        return Schedule(
+            self.steps, self.batch_size, self.learning_rate, warmup_steps=max(1, self.steps // 20),
+            weight_decay=self.weight_decay, optimizer=self.optimizer, seed=self.seed,
+        )  # fmt: skip
+
+    @property
+    def encoder_settings(self) -> EncoderSettings:
+        """The network; only for resolved settings."""
+        assert self.size_px is not None
+        assert self.channels is not None
+        return EncoderSettings(self.encoder, self.channels, self.size_px, bool(self.small_stem), self.weights)
+
+    @property
+    def view_settings(self) -> ViewSettings:
+        """The views; only for resolved settings."""
+        assert self.size_px is not None
+        return medical_views(self.size_px, flips=self.flips) if self.views == "medical" else simclr_views(self.size_px)
+
+
+@dataclass
+class Pretrained:
+    """An encoder, who it may be tested on, and how its training went.
+
+    splits: one a collection, in the order given; test rows took no part in pretraining.
+    store_px: size of the images that views are drawn from.
+    """
+
+    encoder: Encoder
+    settings: PretrainSettings
+    store_px: int
+    splits: list[Split]
+    fit: FitResult = field(default_factory=FitResult)
+    images: int = 0
+
+
+def resolve_settings(settings: PretrainSettings, collections: Sequence[Collection]) -> PretrainSettings:
+    """Fill in what is None from the images' sizes and channels."""
+    longest = np.concatenate([longest_sides(collection) for collection in collections])
+    colour = np.concatenate([channel_counts(collection) for collection in collections])
+    size = settings.size_px or int(min(64, np.median(longest)))
+    channels = settings.channels or (3 if np.median(colour) > 1 else 1)
+    small = settings.small_stem
+    if small is None:
+        small = settings.encoder.startswith("resnet") and size <= 32
+    return replace(settings, size_px=size, channels=channels, small_stem=small)
+
+
+def longest_sides(collection: Collection) -> np.ndarray:
+    """(N,) the longer in-plane side of each image in pixels."""
+    return np.array([max(shape[-2:]) for shape in collection.column("shape")])
+
+
+def channel_counts(collection: Collection) -> np.ndarray:
+    """(N,) 1 for grey, 3 for colour."""
+    return np.array([shape[0] for shape in collection.column("shape")])
+
+
+def store_size(size_px: int, collections: Sequence[Collection]) -> int:
+    """Views are drawn from images of twice their size, where the source has as much, so that crops stay sharp."""
+    median = int(np.median(np.concatenate([longest_sides(collection) for collection in collections])))
+    return int(np.clip(median, size_px, 2 * size_px))
+
+
+def split_of(
+    collection: Collection, *, seed: int, strata: np.ndarray | None = None, drop: bool = False
+) -> Split:
+    """The official split where the source has one, else one drawn by patient and duplicate group; leaks checked.
+
+    Raises FewlabelError naming the leaking rows, unless `drop` takes them out of training.
+    """
+    patients = collection.patients()
+    exact, near = collection.column("exact_duplicate_group"), collection.column("near_duplicate_group")
+    parts = collection.column("split")
+    if np.any(parts == "test"):
+        split = official_split(parts, linked_groups(patients, exact, near), seed=seed)
+    else:
+        split = draw_split(linked_groups(patients, exact, near), strata=strata, seed=seed)
+    leaks = find_leaks(split, patients, exact, near)
+    if leaks and drop:
+        return drop_leaks(split, patients, exact, near)
+    check_leaks(leaks, collection.column("source"))
+    return split
+
+
+def pretrain(
+    collections: Sequence[Collection],
+    out: Path,
+    settings: PretrainSettings | None = None,
+    *,
+    splits: Sequence[Split] | None = None,
+    drop: bool = False,
+    tensorboard: bool = False,
+    progress: bool = False,
+) -> Pretrained:
+    """Pretrain an encoder on the training images of one or more collections, without labels.
+
+    splits: who is held out of each collection; None = by patient (or the source's own), seeded.
+    drop: leave out images that also lie in a test part, instead of stopping.
+    The same call continues an interrupted run, and returns at once when it is complete.
+    Raises FewlabelError for leaks between collections, a broken checkpoint, settings that differ from the run's.
+    """
+    if not collections:
+        raise FewlabelError("No collection was given to pretrain on: give at least one folder made by fewlabel import.")
+    settings = resolve_settings(settings or PretrainSettings(), collections)
+    splits = list(splits or [split_of(collection, seed=settings.seed, drop=drop) for collection in collections])
+    splits = _separate(collections, splits, drop)
+    store_px = store_size(int(settings.size_px or 0), collections)
+    pretrained = Pretrained(Encoder(settings.encoder_settings), settings, store_px, splits)
+    pretrained.images = sum(len(split.train) for split in splits)
+    if (out / ENCODER).exists() and _is_complete(out, settings, collections):
+        pretrained.encoder = load_encoder(out / ENCODER)
+        pretrained.fit = FitResult(steps=settings.steps, history=_history(out))
+        return pretrained
+    data = TrainingSet(
+        tuple(collection.square(store_px, channels=int(settings.channels or 1)) for collection in collections),
+        tuple(split.train for split in splits),
+    )
+    write_split(out / "split.csv", collections, splits)
+    pretrained.encoder, pretrained.fit = _train(data, settings, out, collections, tensorboard, progress)
+    save_encoder(pretrained.encoder, out / ENCODER)
+    write_json(out / "pretrain.json", {**_identity(settings, collections), "versions": versions(),
+        "store_px": store_px, "images": len(data), "steps": pretrained.fit.steps,
+        "images_per_second": pretrained.fit.images_per_second, "warnings": pretrained.fit.warnings})  # fmt: skip
+    return pretrained
+
+
+_LOSSES: dict[LossName, Callable[..., torch.Tensor]] = {"nt-xent": nt_xent, "info-nce": info_nce}
+
+
+def _train(
+    data: TrainingSet, settings: PretrainSettings, out: Path, collections: Sequence[Collection],
+    tensorboard: bool, progress: bool,
+) -> tuple[Encoder, FitResult]:  # fmt: skip
+    torch.manual_seed(mix_seed("initial weights", settings.seed))
+    objective = SimCLR(
+        Encoder(settings.encoder_settings), head_layers=settings.head_layers,
+        temperature=settings.temperature, loss_function=_LOSSES[settings.loss],
+    )  # fmt: skip
+    result = fit(
+        objective, data, settings.view_settings, settings.schedule, out=out,
+        settings=_identity(settings, collections), tensorboard=tensorboard,
+        progress="pretraining" if progress else "",
+    )  # fmt: skip
+    encoder = objective.encoder.eval()
+    assert isinstance(encoder, Encoder)
+    return encoder, result
+
+
+def _identity(settings: PretrainSettings, collections: Sequence[Collection]) -> JSON:
+    return {"settings": asdict(settings), "collections": [collection.fingerprint for collection in collections]}
+
+
+def _is_complete(out: Path, settings: PretrainSettings, collections: Sequence[Collection]) -> bool:
+    from fewlabel.pipeline.runs import read_json
+
+    there = read_json(out / "pretrain.json", "fewlabel pretrain") if (out / "pretrain.json").exists() else {}
+    return all(there.get(key) == value for key, value in _identity(settings, collections).items())
+
+
+def _history(out: Path) -> list[JSON]:
+    import json
+
+    lines = (out / "metrics.jsonl").read_text().splitlines() if (out / "metrics.jsonl").exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def _separate(collections: Sequence[Collection], splits: list[Split], drop: bool) -> list[Split]:
+    """No test image of one collection may be, itself or at another size, a training image of another one."""
+    for i, tested in enumerate(collections):
+        for j, trained in enumerate(collections):
+            if i == j or len(splits[i].test) == 0 or len(splits[j].train) == 0:
+                continue
+            pairs = find_duplicates(tested.thumbnails()[splits[i].test], trained.thumbnails()[splits[j].train])
+            if not len(pairs):
+                continue
+            rows_i = splits[i].test[[int(pair[0]) for pair in pairs]]
+            rows_j = splits[j].train[[int(pair[1]) for pair in pairs]]
+            if not drop:
+                names = [f"{tested.name}/{name}" for name in tested.column("source")]
+                offset = len(names)
+                names += [f"{trained.name}/{name}" for name in trained.column("source")]
+                check_leaks(
+                    [Leak("near duplicate", int(a), "test", int(b) + offset, "train")
+                     for a, b in zip(rows_i, rows_j, strict=True)], names,
+                )  # fmt: skip
+            out = np.unique(rows_j)
+            kept = {part: np.setdiff1d(splits[j].part(part), out) for part in PARTS}
+            splits[j] = replace(splits[j], **kept, dropped=(*splits[j].dropped, *(int(row) for row in out)))
+    return splits

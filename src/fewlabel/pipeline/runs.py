@@ -1,0 +1,133 @@
+"""The run folder: what was asked (run.json), who is in which part (split.csv), the encoder."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fewlabel.collection import Collection
+from fewlabel.networks import Encoder, EncoderSettings
+from fewlabel.splits import PARTS, Split
+from fewlabel.training import load_tensors, replace_file, save_tensors
+from fewlabel.types import JSON, FewlabelError
+
+ENCODER = "encoder.safetensors"
+_LIBRARIES = ("fewlabel", "torch", "timm", "lightning-fabric", "numpy", "scikit-learn", "pydicom", "pyarrow")
+
+
+def write_json(path: Path, content: JSON) -> None:
+    """Write JSON atomically; NaN and infinities become null, since JSON has none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+        replace_file(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise FewlabelError(f"{path} could not be written ({error}): free some space or choose another --out.") from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def read_json(path: Path, made_by: str) -> JSON:
+    """Read a JSON file of a run. Raises FewlabelError if it is missing or damaged, naming the command that makes it."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise FewlabelError(f"{path} is missing: {path.parent} is no finished run; make one with `{made_by}`.") from error
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FewlabelError(f"{path} cannot be read ({error}): it is damaged; make it again with `{made_by}`.") from error
+
+
+def versions() -> JSON:
+    """Versions of what made a result, and the machine's kind."""
+    found: JSON = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    found["threads"] = torch.get_num_threads()
+    found["cores"] = os.cpu_count()
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    for library in _LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = "not installed"
+    return found
+
+
+def write_split(path: Path, collections: Sequence[Collection], splits: Sequence[Split]) -> None:
+    """split.csv: collection, case, part ("dropped" for rows that leaked)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["collection", "case_id", "part"])
+        for collection, split in zip(collections, splits, strict=True):
+            ids = collection.column("case_id")
+            parts = [*((part, split.part(part)) for part in PARTS), ("dropped", np.array(split.dropped, dtype=int))]
+            for part, rows in parts:
+                writer.writerows([collection.name, ids[row], part] for row in rows)
+    replace_file(temporary, path)
+
+
+def read_split(path: Path, collection: Collection) -> Split | None:
+    """The split that a run kept for this collection; None if the run has not seen it.
+
+    Images that were added to the collection since take no part.
+    """
+    if not path.exists():
+        return None
+    parts: dict[str, str] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["collection"] == collection.name:
+                parts[row["case_id"]] = row["part"]
+    if not parts:
+        return None
+    assigned = np.array([parts.get(case, "") for case in collection.column("case_id")])
+    rows = {part: np.flatnonzero(assigned == part) for part in (*PARTS, "dropped")}
+    if len(rows["test"]) == 0 and len(rows["train"]) == 0:
+        return None
+    dropped = tuple(int(row) for row in rows["dropped"])
+    return Split(rows["train"], rows["val"], rows["test"], origin=f"as in {path.parent.name}/split.csv", dropped=dropped)
+
+
+def save_encoder(encoder: Encoder, path: Path) -> None:
+    """Weights as safetensors, with what is needed to build the network again in the file's metadata."""
+    state = {key: value for key, value in encoder.state_dict().items()}
+    state["normalisation.mean"], state["normalisation.std"] = encoder.mean, encoder.std
+    save_tensors(state, path, {"encoder": json.dumps(asdict(encoder.settings))})
+
+
+def load_encoder(path: Path) -> Encoder:
+    """The encoder that `save_encoder` wrote. Raises FewlabelError if the file is missing, damaged or something else."""
+    tensors, metadata = load_tensors(path)
+    if "encoder" not in metadata:
+        raise FewlabelError(f"{path} holds no Fewlabel encoder: give a run made by `fewlabel pretrain` or `learn`.")
+    settings = EncoderSettings(**{**json.loads(metadata["encoder"]), "weights": None})
+    encoder = Encoder(settings)
+    encoder.mean, encoder.std = tensors.pop("normalisation.mean"), tensors.pop("normalisation.std")
+    encoder.load_state_dict(tensors)
+    return encoder.eval().to(memory_format=torch.channels_last)
