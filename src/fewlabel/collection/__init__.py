@@ -1,0 +1,19 @@
+"""The data set on disk: a table of cases and a pixel store; `import_images` makes it, `Collection.open` opens
+it.
+
+A collection is a folder:
+
+    cases.parquet     one row an image; its footer also holds what is true of the whole; replaced last
+    collection.json   the same facts to be read by people
+    pixels/           parts of uncompressed records in native bit depth, read by memory map
+    thumbnails/       32 x 32 grey pictures, to find near-duplicates
+    quarantine.csv    what could not be read, and why
+    cache/            squares of one size, made when asked for; may be deleted
+"""
+
+from fewlabel.collection.cases import Collection
+from fewlabel.collection.duplicates import find_duplicates
+from fewlabel.collection.importing import ImportSummary, import_images
+from fewlabel.collection.targets import Target
+
+__all__ = ["Collection", "ImportSummary", "Target", "find_duplicates", "import_images"]

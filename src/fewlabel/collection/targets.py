@@ -1,0 +1,204 @@
+"""What is to be learned: a target such as "Pneumonia", "View Position=PA" or "Patient Age>55"; and row
+selection.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fewlabel.collection.matching import checked_name
+from fewlabel.types import FewlabelError, LabelKind, LabelState
+
+_SPLIT = re.compile(r"(<=|>=|!=|=|<|>)")
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "=": operator.eq,
+    "!=": operator.ne,
+}
+_OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "=": "!=", "!=": "="}
+_MOST_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing to learn, for every image of a collection.
+
+    kind: "binary" (class 1 is the one in the name), "category" or "number".
+    classes: class names by code; () for a number.
+    values: shape (N,); int64 codes with -1 = no usable label, or float64 with NaN for a number.
+    uncertain, not_mentioned: how many images have no usable label because it is uncertain, or missing.
+    """
+
+    name: str
+    kind: LabelKind
+    classes: tuple[str, ...]
+    values: np.ndarray = field(repr=False)
+    uncertain: int = 0
+    not_mentioned: int = 0
+
+    @property
+    def usable(self) -> np.ndarray:
+        """(N,) bool: where there is a label."""
+        return ~np.isnan(self.values) if self.kind == "number" else self.values >= 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images of each class."""
+        return {c: int((self.values == code).sum()) for code, c in enumerate(self.classes)}
+
+
+@dataclass(frozen=True)
+class NamedColumn:
+    """A column as a target sees it. kind "text" stands for any column of strings that is no label column."""
+
+    name: str
+    kind: str
+    classes: tuple[str, ...]
+    values: np.ndarray
+
+
+def make_target(spec: str, names: Iterable[str], load: Callable[[str], NamedColumn]) -> Target:
+    """The target that `spec` asks for. Raises FewlabelError for an unknown column or class, with close
+    matches.
+    """
+    names = list(names)
+    if spec in names:
+        return _whole(spec, load(spec))
+    for cut in _SPLIT.finditer(spec):
+        name, sign, wanted = spec[: cut.start()].strip(), cut[1], spec[cut.end() :].strip()
+        if name in names:
+            return _compared(f"{name}{sign}{wanted}", load(name), sign, wanted)
+    first = _SPLIT.split(spec, maxsplit=1)[0].strip()
+    checked_name(first, names, "this collection")
+    raise FewlabelError(f'"{spec}" is no target: write a column, column=class, or column>number')
+
+
+def _whole(name: str, column: NamedColumn) -> Target:
+    if column.kind == "binary":
+        states = column.values
+        values = np.where(states >= 0, states, -1).astype(np.int64)
+        uncertain, missing = (
+            int((states == s).sum()) for s in (LabelState.UNCERTAIN, LabelState.NOT_MENTIONED)
+        )
+        return Target(name, "binary", (f"not {name}", name), values, uncertain, missing)
+    if column.kind == "number":
+        numbers = column.values.astype(np.float64)
+        return Target(name, "number", (), numbers, 0, int(np.isnan(numbers).sum()))
+    classes = _classes(column)
+    if len(classes) > _MOST_CLASSES or (
+        column.kind == "text" and len(classes) > max(2, 0.5 * len(column.values))
+    ):
+        raise FewlabelError(
+            f'"{name}" has {len(classes)} different values in {len(column.values)} images: it is no class'
+        )
+    code = {c: i for i, c in enumerate(classes)}
+    values = np.array([code.get(v, -1) for v in column.values], dtype=np.int64)
+    kind: LabelKind = "binary" if len(classes) == 2 else "category"
+    return Target(name, kind, classes, values, 0, int((values < 0).sum()))
+
+
+def _compared(name: str, column: NamedColumn, sign: str, wanted: str) -> Target:
+    """Binary: 1 where the comparison holds."""
+    if column.kind in ("category", "text") and sign in ("=", "!="):
+        checked_name(wanted, _classes(column), f'the column "{column.name}"')
+        known = np.array([v not in (None, "") for v in column.values], dtype=bool)
+        holds = np.array([(v == wanted) == (sign == "=") for v in column.values], dtype=bool)
+        return _binary(name, f"{column.name}{_OPPOSITE[sign]}{wanted}", holds, known)
+    numbers = _as_numbers(column)
+    try:
+        limit = float(wanted)
+    except ValueError:
+        raise FewlabelError(
+            f'"{wanted}" in the target "{name}" is no number, and "{column.name}" holds numbers'
+        ) from None
+    if column.kind == "binary":
+        target = _binary(
+            name, f"{column.name}{_OPPOSITE[sign]}{wanted}", _COMPARE[sign](numbers, limit), numbers >= 0
+        )
+        uncertain = int((numbers == LabelState.UNCERTAIN).sum())
+        return Target(
+            target.name, "binary", target.classes, target.values, uncertain, target.not_mentioned - uncertain
+        )
+    holds = _COMPARE[sign](numbers, limit)
+    return _binary(name, f"{column.name}{_OPPOSITE[sign]}{wanted}", holds, ~np.isnan(numbers))
+
+
+def _binary(name: str, opposite: str, holds: np.ndarray, known: np.ndarray) -> Target:
+    values = np.where(known, holds.astype(np.int64), -1)
+    return Target(name, "binary", (opposite, name), values, 0, int((~known).sum()))
+
+
+def _as_numbers(column: NamedColumn) -> np.ndarray:
+    if column.kind in ("number", "binary"):
+        return column.values.astype(np.float64)
+    try:
+        return np.array([np.nan if v in (None, "") else float(v) for v in column.values])
+    except ValueError:
+        raise FewlabelError(
+            f'"{column.name}" holds names, not numbers, so it can only be compared with = or !='
+        ) from None
+
+
+def _classes(column: NamedColumn) -> tuple[str, ...]:
+    return column.classes or tuple(sorted({v for v in column.values if v not in (None, "")}))
+
+
+def select_rows(
+    expression: str, names: Iterable[str], load: Callable[[str], np.ndarray], count: int
+) -> np.ndarray:
+    """Row numbers for which an SQL expression holds. Raises FewlabelError with what SQLite says."""
+    names = list(names)
+    distinct = {
+        n.lower(): n for n in reversed(names)
+    }  # SQLite does not tell "View" from "view": the first counts
+    used = [n for low, n in distinct.items() if low in expression.lower()]
+    base = sqlite3.connect(":memory:")
+    try:
+        quoted = ", ".join('"' + n.replace('"', '""') + '"' for n in used)
+        base.execute(f"CREATE TABLE cases (_row INTEGER{', ' if used else ''}{quoted})")
+        places = ", ".join("?" * (len(used) + 1))
+        columns = [_plain(load(n)) for n in used]
+        base.executemany(f"INSERT INTO cases VALUES ({places})", zip(range(count), *columns, strict=True))
+        base.execute("PRAGMA query_only = ON")
+        found = base.execute(f"SELECT _row FROM cases WHERE (\n{expression}\n) ORDER BY _row").fetchall()
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        raise FewlabelError(_mistake(expression, str(error), names)) from None
+    finally:
+        base.close()
+    _check_quoted(expression, names)
+    return np.array([r[0] for r in found], dtype=np.int64)
+
+
+def _check_quoted(expression: str, names: list[str]) -> None:
+    """SQLite takes a quoted name that it does not know for text, so a typo would select nothing."""
+    lowered = {n.lower() for n in names}
+    outside = re.sub(r"'(?:[^']|'')*'", "", expression)
+    for name in re.findall(r'"((?:[^"]|"")*)"', outside):
+        if name.replace('""', '"').lower() not in lowered:
+            checked_name(name.replace('""', '"'), names, "this collection")
+
+
+def _mistake(expression: str, said: str, names: list[str]) -> str:
+    unknown = re.match(r"no such column: (.+)", said)
+    if unknown:
+        try:
+            checked_name(unknown[1].strip('"'), names, "this collection")
+        except FewlabelError as error:
+            return f"{error} (names with blanks go in double quotes, text in single ones)"
+    return f"the expression {expression!r} cannot be used: {said}"
+
+
+def _plain(values: np.ndarray) -> list[Any]:
+    if values.dtype.kind == "f":
+        return [None if v != v else v for v in values.tolist()]
+    return [", ".join(map(str, v)) if isinstance(v, list) else v for v in values.tolist()]
