@@ -164,7 +164,7 @@ def paired_difference(a: Bootstrap, b: Bootstrap) -> Difference:
     """Method a minus method b, both bootstrapped from the same `Resamples`.
 
     With as many seeds on both sides, run s of a is paired with run s of b (the same labels); otherwise the
-    seeds are drawn apart. p = 2 min(P(d <= 0), P(d >= 0)), at most 1, each share being (times + 1) / (R + 1) so
+    seeds are drawn apart. p = 2 min(P(d <= 0), P(d >= 0)), at most 1, each share (times + 1) / (R + 1) so
     that it is never 0: the smallest p that R resamples can show is 2 / (R + 1).
     """
     if a.drawn_from != b.drawn_from:
