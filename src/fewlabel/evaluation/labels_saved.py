@@ -206,7 +206,7 @@ def _result(
         )
     low, high = _outer_interval(defined)
     status = _status(budget, point, low, high, limits)
-    saved = point - budget if 0 < point else -math.inf
+    saved = point - budget if point > 0 else -math.inf
     factors = point / budget, low / budget, high / budget
     sentence = _sentence(status, budget, (point, low, high), name, reference, shown)
     return LabelsSaved(budget, point, low, high, saved, *factors, status, sentence, limits, undefined)
