@@ -102,7 +102,7 @@ def read_chunk(chunk: Chunk, progress: ProgressCallback | None = None) -> None:
             os.replace(temporary[0], pixels_path)
             os.replace(temporary[1], thumbs_path)
         done = {"key": chunk.key, "size": size, "rows": rows, "quarantine": refused}
-        write_atomically(chunk.staged, json.dumps(done).encode())
+        write_atomically(chunk.staged, json.dumps(done).encode(), lasting=False)
     finally:
         for path in temporary:
             path.unlink(missing_ok=True)
@@ -150,7 +150,7 @@ def _problem(source: images.Source, reason: str, *, again: bool) -> JSON:
 def _encoded(
     source: images.Source, image: Image, flags: tuple[str, ...], digest: str
 ) -> tuple[JSON, bytes, list[bytes]]:
-    low, high = image.display_range or _full_range(image)
+    low, high = image.display_range or full_range(image)
     pixels = np.ascontiguousarray(image.pixels, dtype=image.pixels.dtype.newbyteorder("<"))
     mask = image.valid if image.valid is not None and not image.valid.all() else None
     record = [pixels.tobytes()] + ([] if mask is None else [np.packbits(mask).tobytes()])
@@ -225,7 +225,7 @@ def _stepped(affine: np.ndarray | None, step: tuple[float, float]) -> np.ndarray
     return moved
 
 
-def _full_range(image: Image) -> tuple[float, float]:
+def full_range(image: Image) -> tuple[float, float]:
     """What to draw black and white by default: 0..255 of 8 bits, else the valid extremes."""
     if image.pixels.dtype == np.uint8:
         return 0.0, 255.0

@@ -98,7 +98,8 @@ def _pairs(
     """
     if len(thumbs_a) == 0 or (thumbs_b is not None and len(thumbs_b) == 0):
         return
-    directions = _main_directions(thumbs_a)
+    larger = thumbs_a if thumbs_b is None or len(thumbs_a) > len(thumbs_b) else thumbs_b
+    directions = _main_directions(larger) if len(larger) > _BLOCK else None
     near_a, rest_a = _split(thumbs_a, directions)
     near_b, rest_b = (near_a, rest_a) if thumbs_b is None else _split(thumbs_b, directions)
     for start in range(0, len(near_a), _BLOCK):
@@ -132,8 +133,10 @@ def _main_directions(thumbnails: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(vectors[:, -_KEPT_DIRECTIONS:])
 
 
-def _split(thumbnails: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates in the main directions (N, 128) and length of the rest (N,)."""
+def _split(thumbnails: np.ndarray, directions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates in the main directions (N, 128) and length of the rest (N,); all and 0 without directions."""
+    if directions is None:
+        return detail(thumbnails), np.zeros(len(thumbnails), np.float32)
     near = np.empty((len(thumbnails), directions.shape[1]), np.float32)
     rest = np.empty(len(thumbnails), np.float32)
     for start in range(0, len(thumbnails), _BLOCK):

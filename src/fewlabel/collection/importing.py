@@ -152,6 +152,8 @@ class _Plan:
     unchanged: int
     rejected: list[images.Rejected]
     kept_quarantine: list[JSON]
+    added: int = 0  # images read for the first time
+    replaced: int = 0  # images read again because their file has changed
 
 
 @dataclass
@@ -249,6 +251,8 @@ class _Import:
         state.quarantine = sorted(quarantine, key=lambda q: (q["root"], q["name"]))
         if not rows and not state.rows:
             raise FewlabelError(_nothing_read(state.quarantine))
+        plan.replaced = sum(row["source"] in plan.changed for row in rows)
+        plan.added = len(rows) - plan.replaced
         if plan.new:
             _take_in(state, plan, rows)
             self._find_duplicates(state, fresh=bool(plan.changed))
@@ -297,8 +301,8 @@ class _Import:
                     "source": plan.where,
                     "labels": "" if labels is None else Path(labels).name,
                     "slices": self.slices,
-                    "added": len(plan.new) - len(plan.changed),
-                    "changed": len(plan.changed),
+                    "added": plan.added,
+                    "changed": plan.replaced,
                 }
             )
             commit(self.root, state, table)
@@ -442,15 +446,12 @@ def _facts(state: State) -> list[str]:
 def _summary(root: Path, state: State, plan: _Plan, joined: Joined, seconds: float) -> ImportSummary:
     rows = state.rows
     named = {r["patient_id"] for r in rows if r["patient_id"]}
-    quarantined = sum(
-        q["name"] in {s.name for s in plan.new} for q in state.quarantine if q["root"] == plan.where
-    )
     return ImportSummary(
         path=root,
         images=len(rows),
         patients=len(named) + sum(not r["patient_id"] for r in rows),
-        added=len(plan.new) - len(plan.changed) - quarantined,
-        changed=len(plan.changed),
+        added=plan.added,
+        changed=plan.replaced,
         unchanged=plan.unchanged,
         quarantined=len(state.quarantine),
         exact_duplicates=sum(r["exact_group"] >= 0 for r in rows),

@@ -50,9 +50,9 @@ def cast_like(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def to_range(values: np.ndarray, low: float, high: float, dtype: np.dtype) -> np.ndarray:
     """Map [low, high] linearly to the range of an unsigned `dtype`, clipped; high <= low gives a step."""
-    top = float(np.iinfo(dtype).max)
-    scale = top / (high - low) if high > low else top
-    return (np.clip((values - np.float32(low)) * np.float32(scale), 0.0, top) + np.float32(0.5)).astype(dtype)
+    top = np.float32(np.iinfo(dtype).max)
+    width = np.float32(high - low if high > low else 1)
+    return (np.clip((values - np.float32(low)) / width, 0, 1) * top + np.float32(0.5)).astype(dtype)
 
 
 def luminance(pixels: np.ndarray) -> np.ndarray:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fewlabel.collection.chunks import full_range, shrunk
 from fewlabel.collection.resample import area_resample, fitted_size, luminance, to_range
 from fewlabel.collection.store import is_disk_full
-from fewlabel.types import FewlabelError, ProgressCallback
+from fewlabel.types import FewlabelError, Image, ProgressCallback, UnreadableImage
 
 if TYPE_CHECKING:
     from fewlabel.collection.cases import Collection
@@ -124,3 +125,19 @@ def _fill(
     top, left = (out.shape[-1] - height) // 2, (out.shape[-1] - width) // 2
     drawn = area_resample(pixels, height, width)
     out[:, top : top + height, left : left + width] = to_range(drawn, low, high, out.dtype)
+
+
+def square_image(image: Image, size_px: int, *, channels: int, max_side_px: int) -> np.ndarray:
+    """One image that is in no collection, as `Collection.square` would give it: (channels, S, S) uint16.
+
+    max_side_px: of the collection to agree with. Raises UnreadableImage for a volume.
+    """
+    if image.pixels.ndim != 3:
+        raise UnreadableImage(
+            f"a volume of {image.pixels.shape[1]} slices, where single 2-D images are expected"
+        )
+    small = shrunk(image, max_side_px)
+    eight_bit = image.pixels.dtype == np.uint8
+    out = np.zeros((channels, size_px, size_px), np.uint8 if eight_bit else np.uint16)
+    _fill(out, small.pixels, small.valid, small.display_range or full_range(small))
+    return out.astype(np.uint16) * np.uint16(257) if eight_bit else out

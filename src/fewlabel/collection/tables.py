@@ -109,6 +109,10 @@ class State:
     def to_table(self) -> pa.Table:
         """The table as it is written, but for its metadata."""
         facts = self.facts
+        ordered = sorted(
+            self.columns.values(), key=lambda c: c.kind == "text"
+        )  # labels first, as they are read
+        self.columns = {c.name: c for c in ordered}
         facts.attributes = sorted({k for r in self.rows for k in r["attributes"]} - CASE_COLUMNS.keys())
         facts.labels = [d for c in self.columns.values() if (d := c.described())]
         facts.texts = {c.name: c.origin for c in self.columns.values() if c.kind == "text"}
@@ -186,7 +190,7 @@ def read_quarantine(file: pq.ParquetFile) -> list[JSON]:
 
 
 def fingerprints(state: State) -> tuple[str, str]:
-    """(of everything that a result may depend on, of the pixels alone): sha256 in row order, free of paths."""
+    """(of everything that a result may depend on, of the pixels alone): sha256 in row order, no paths."""
     pixels = hashlib.sha256(f"{FORMAT} {state.facts.max_side_px}".encode())
     for row in state.rows:
         pixels.update(f"{row['pixel_hash']} {row['display_low']!r} {row['display_high']!r}\n".encode())

@@ -32,10 +32,11 @@ OnSource = Callable[[], None]
 def read_chunks(chunks: Sequence[Chunk], *, workers: int, on_source: OnSource) -> None:
     """Read all chunks, each into its staging file; `on_source` is called once for each source begun.
 
+    workers=1 reads in this process, which a decoder that crashes takes with it.
     A source on which a worker dies twice is left out as crashed. Raises FewlabelError where the disk is full
     or no worker can be started; what was done until then stays.
     """
-    if workers == 1 or len(chunks) <= 1:
+    if workers == 1 or not chunks:
         for chunk in chunks:
             _here(chunk, on_source)
         return
