@@ -6,6 +6,8 @@ along the slice normal; otherwise D is the order of the frames, which may be tim
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,8 +28,8 @@ from fewlabel.images.dicom_header import (
 from fewlabel.images.dicom_pixels import decode
 from fewlabel.images.dicom_values import Values, meaningful
 from fewlabel.images.geometry import affine_ras, stack, unit_normal
-from fewlabel.images.quiet import collected
-from fewlabel.types import Image
+from fewlabel.images.quiet import collected, first_sentence
+from fewlabel.types import Image, UnreadableImage
 
 HEADER_TAGS = [
     "SOPClassUID",
@@ -76,8 +78,22 @@ def read_header(path: Path) -> Header:
     Raises:
         UnreadableImage: it is no DICOM file, is broken, or is a DICOM object without an image.
     """
-    with collected([]):
+    with _guarded():
         return _header(open_dataset(path, HEADER_TAGS)[0])
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Values are converted when they are first looked at: only then does pydicom complain about them."""
+    try:
+        with collected([]):
+            yield
+    except UnreadableImage:
+        raise
+    except MemoryError as error:
+        raise UnreadableImage("its pixels need more memory than there is") from error
+    except Exception as error:  # a broken value may raise anything
+        raise UnreadableImage(f"the DICOM header is broken: {first_sentence(error)}") from error
 
 
 def _header(dataset: Dataset) -> Header:
@@ -108,7 +124,7 @@ def read_dicom(path: Path) -> Image:
     Raises:
         UnreadableImage: with the reason.
     """
-    with collected([]):  # values are converted, and complained about, when they are first looked at
+    with _guarded():
         return _read(*open_dataset(path))
 
 

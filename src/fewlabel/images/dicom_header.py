@@ -14,6 +14,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from fewlabel.images.quiet import collected, error_line, library_notes
 from fewlabel.types import UnreadableImage
 
+PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _REFUSED = {
     "SEG": "a DICOM segmentation (SEG): its pixels are labels of regions, not intensities",
@@ -47,6 +48,7 @@ def open_dataset(path: Path, tags: list[str] | None = None) -> tuple[Dataset, tu
             )
             notes = _mend_meta(dataset)
             _check_plausible(dataset)
+            _check_whole(dataset, messages, header_only=tags is not None)
     except UnreadableImage:
         raise
     except MemoryError as error:
@@ -82,6 +84,18 @@ def _check_plausible(dataset: Dataset) -> None:
         raise UnreadableImage(f"not an image: {_NOT_TRUSTED}")
 
 
+def _check_whole(dataset: Dataset, messages: list[str], header_only: bool) -> None:
+    """pydicom only warns when the file ends in the middle of an element, and then gives what it has."""
+    cut = any(message.startswith("End of file reached") for message in messages)
+    if cut and ("SOPClassUID" not in dataset if header_only else not has_pixels(dataset)):
+        raise UnreadableImage("the file is cut short: it ends in the middle of a DICOM element")
+
+
+def has_pixels(dataset: Dataset) -> bool:
+    """Whether there is pixel data of any kind."""
+    return any(name in dataset for name in PIXEL_ELEMENTS)
+
+
 def refuse_non_images(dataset: Dataset) -> None:
     """Raises UnreadableImage for DICOM objects that hold no image, with what they are."""
     class_uid = str(dataset.get("SOPClassUID", "") or dataset.file_meta.get("MediaStorageSOPClassUID", ""))
@@ -95,7 +109,7 @@ def refuse_non_images(dataset: Dataset) -> None:
     if missing:
         name = UID(class_uid).name if class_uid else ""
         what = name if name and not name[0].isdigit() else modality or "of no stated kind"
-        raise UnreadableImage(f"not an image: a DICOM object without pixels ({what})")
+        raise UnreadableImage(f"not an image: a DICOM object that describes no image ({what})")
 
 
 def text(dataset: Dataset, keyword: str) -> str:

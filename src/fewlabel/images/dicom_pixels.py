@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import apply_color_lut, get_decoder
-from pydicom.uid import JPEGExtended12Bit
+from pydicom.pixels import apply_color_lut, convert_color_space, get_decoder
+from pydicom.uid import JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
-from fewlabel.images.dicom_header import frame_count, text
+from fewlabel.images.dicom_header import frame_count, has_pixels, text
 from fewlabel.images.intensities import allowed_dtype, grey_if_equal
 from fewlabel.images.quiet import collected, error_line, library_notes, muted_stderr, one_line
 from fewlabel.images.source import check_size
 from fewlabel.types import UnreadableImage
-
-_PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,7 @@ def decode(dataset: Dataset) -> Stored:
     Raises:
         UnreadableImage: no pixels, a size beyond the limits, no decoder, or damaged data.
     """
-    kind = next((name for name in _PIXEL_ELEMENTS if name in dataset), None)
-    if kind is None:
+    if not has_pixels(dataset):
         raise UnreadableImage("it has the header of an image but holds no pixel data")
     frames, samples = frame_count(dataset), int(dataset.get("SamplesPerPixel") or 1)
     check_size(samples, frames, int(dataset.Rows), int(dataset.Columns))
@@ -97,34 +95,59 @@ def _native(dataset: Dataset, decoder) -> np.ndarray:  # type: ignore[no-untyped
 
 
 def _compressed(dataset: Dataset, decoder, name: str) -> tuple[np.ndarray, tuple[str, ...]]:  # type: ignore[no-untyped-def]
-    note = f"decoded from {name}"
-    if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and int(dataset.get("BitsStored") or 8) > 8:
-        return _extended_jpeg(dataset), (f"{note} with imagecodecs",)
-    if not decoder.is_available:
-        missing = "; ".join(decoder.missing_dependencies)
-        raise UnreadableImage(f"its pixels are stored as {name}, whose decoder is not installed: {missing}")
-    return decoder.as_array(dataset)[0], (note,)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    deep = syntax == JPEGExtended12Bit and int(dataset.get("BitsStored") or 8) > 8
+    if deep or syntax in (JPEGLossless, JPEGLosslessSV1):
+        return _turbo_jpeg(dataset), (f"decoded from {name} with libjpeg-turbo",)
+    plugins = _plugins(decoder.available_plugins)
+    if not plugins:
+        raise UnreadableImage(f"its pixels are stored as {name}, for which no decoder is installed")
+    failures = []
+    for plugin in plugins:
+        try:
+            return decoder.as_array(dataset, decoding_plugin=plugin)[0], (
+                f"decoded from {name} with {plugin}",
+            )
+        except Exception as error:  # each plug-in has exceptions of its own
+            last = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+            failures.append(f"{plugin}: {one_line(last.removeprefix(f'{plugin}:'), 150)}")
+    raise UnreadableImage(f"the pixel data ({name}) is damaged or not decodable: {'; '.join(failures)}")
 
 
-def _extended_jpeg(dataset: Dataset) -> np.ndarray:
-    """12-bit JPEG, which no pydicom plug-in of permissive licence decodes; libjpeg-turbo 3 does."""
+def _plugins(available: Iterable[str]) -> list[str]:
+    """The order in which decoders are tried, never GDCM: on damaged JPEG data it aborts the whole process."""
+    return sorted(set(available) - {"gdcm"}, key=lambda name: (name == "pillow", name))
+
+
+def _turbo_jpeg(dataset: Dataset) -> np.ndarray:
+    """Lossless and 12-bit JPEG by libjpeg-turbo 3: no safe, permissive plug-in of pydicom reads them."""
     from imagecodecs import jpeg8_decode
 
-    count = frame_count(dataset)
-    shape = (int(dataset.Rows), int(dataset.Columns))
-    frames = [jpeg8_decode(frame) for frame in generate_frames(dataset.PixelData, number_of_frames=count)]
-    if len(frames) != count or any(frame.shape[:2] != shape for frame in frames):
-        raise ValueError(f"{len(frames)} frames came out, not {count} of {shape} as the header states")
-    return np.stack(frames)
+    count, samples = frame_count(dataset), int(dataset.get("SamplesPerPixel") or 1)
+    shape = (int(dataset.Rows), int(dataset.Columns), *([3] if samples == 3 else []))
+    space = "RGB" if samples == 3 else None  # as stored: the header says what the channels are
+    coded = generate_frames(dataset.PixelData, number_of_frames=count)
+    frames = [jpeg8_decode(frame, colorspace=space, outcolorspace=space) for frame in coded]
+    if len(frames) != count or any(frame.shape != shape for frame in frames):
+        found = " and ".join(sorted({str(frame.shape) for frame in frames}))
+        raise ValueError(f"{len(frames)} frames of {found} came out, not {count} of {shape} as stated")
+    array = np.stack(frames)
+    if samples == 3 and text(dataset, "PhotometricInterpretation").upper().startswith("YBR"):
+        array = convert_color_space(array, "YBR_FULL", "RGB")
+    return _signed(array, dataset) if dataset.get("PixelRepresentation") == 1 else array
+
+
+def _signed(array: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """JPEG knows no sign: the two's complement of BitsStored bits is widened to the whole integer."""
+    bits = int(dataset.BitsStored)
+    array = array.astype(np.int32) & (2**bits - 1)
+    return np.where(array >= 2 ** (bits - 1), array - 2**bits, array).astype(np.int16)
 
 
 def _decoding_reason(error: Exception, name: str) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     short = re.search(r"less than expected \((\d+) vs (\d+) bytes\)", str(error))
     if short:
         return f"the pixel data is cut short: {short[1]} of {short[2]} bytes are there"
-    if "exceptions were raised by all available plugins" in str(error):
-        return one_line(f"the pixel data ({name}) is damaged or not decodable: " + "; ".join(lines[1:]))
     return f"the pixel data ({name}) cannot be decoded: {error_line(error)}"
 
 

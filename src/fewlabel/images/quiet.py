@@ -96,6 +96,11 @@ def error_line(error: BaseException) -> str:
     return one_line(error) or type(error).__name__
 
 
+def first_sentence(error: BaseException) -> str:
+    """The first sentence of what an exception says: libraries go on with advice and dumps of bytes."""
+    return re.split(r"(?<=\w)[.!:] (?=[A-Z])", error_line(error))[0]
+
+
 def library_notes(messages: list[str], library: str) -> tuple[str, ...]:
     """Each distinct message once, as a line of provenance."""
     lines = dict.fromkeys(one_line(message) for message in messages)

@@ -14,7 +14,7 @@ from fewlabel.images.quiet import collected, error_line, muted_stderr
 from fewlabel.images.source import check_size
 from fewlabel.types import Image, UnreadableImage
 
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 _GREY_MODES = ("L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 

@@ -27,6 +27,7 @@ def scan(
 
     root: a folder, one file, one archive, or one MedMNIST .npz. Links to folders outside are followed once.
     scratch: where archives are unpacked; the sources point into it. A complete extraction is used again.
+        It is not searched itself when it lies below `root`.
     slices: no volume is made: each file of a series, and each slice of a volume, page or frame of a file, is
         an image of its own. The small volumes of a 3-D MedMNIST file stay whole.
     workers: processes that look at headers.
@@ -40,7 +41,9 @@ def scan(
     root, scratch = Path(root), Path(scratch)
     if not root.exists():
         raise FewlabelError(f"there is no file or folder {root}: give the path of your images")
-    entries, rejected = _walk(root) if root.is_dir() else ([Entry(root.name, root, stamp_of(root))], [])
+    entries, rejected = (
+        _walk(root, scratch) if root.is_dir() else ([Entry(root.name, root, stamp_of(root))], [])
+    )
     looked = _look_at(entries, slices, workers)
     members: list[Entry] = []
     sources: list[Source] = []
@@ -153,13 +156,15 @@ def _cut(entry: Entry, kind: SourceKind, count: int) -> list[Source]:
     ]
 
 
-def _walk(root: Path) -> tuple[list[Entry], list[Rejected]]:
+def _walk(root: Path, scratch: Path) -> tuple[list[Entry], list[Rejected]]:
     entries: list[Entry] = []
     rejected: list[Rejected] = []
     seen: set[tuple[int, int]] = set()
     pending = [root]
     while pending:
         folder = pending.pop()
+        if folder.resolve() == scratch.resolve():
+            continue
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
             rejected.append(Rejected(_name(folder, root), "a link to a folder that was read already"))

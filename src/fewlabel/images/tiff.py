@@ -107,7 +107,7 @@ def _page(page: tifffile.TiffPage) -> tuple[np.ndarray, np.ndarray | None, tuple
 
 
 def _palette(array: np.ndarray, table: np.ndarray) -> np.ndarray:
-    coloured = np.moveaxis(table[:, array], 0, -1)
+    coloured = np.moveaxis(table[:, array.astype(np.intp)], 0, -1)  # one-bit pages are boolean
     return (coloured >> 8).astype(np.uint8)
 
 
