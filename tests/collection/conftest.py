@@ -14,7 +14,7 @@ MakeImages = Callable[..., list[np.ndarray]]
 
 @pytest.fixture
 def make_images() -> MakeImages:
-    """make_images(folder, names, seed=0, shape=(24, 20)) writes distinct 8-bit PNG files and returns their pixels."""
+    """make_images(folder, names, seed=0, shape=(24, 20)) writes distinct 8-bit PNGs, returns their pixels."""
 
     def make(
         folder: Path, names: list[str], seed: int = 0, shape: tuple[int, ...] = (24, 20)

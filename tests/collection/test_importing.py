@@ -119,6 +119,13 @@ def test_labels_reach_their_images_and_all_columns_can_be_used(tmp_path: Path, m
     assert {c["name"]: c["kind"] for c in about["labels"]}["Edema"] == "binary"
 
 
+def test_a_label_file_among_the_images_is_no_broken_image(tmp_path: Path, make_images) -> None:
+    make_images(tmp_path / "in", ["a.png"])
+    labels = write_labels(tmp_path / "in" / "labels.csv", "f,ill\na,1\n")
+    assert import_images(tmp_path / "in", tmp_path / "c", labels=labels, workers=1).quarantined == 0
+    assert import_images(tmp_path / "in", tmp_path / "d", workers=1).quarantined == 1
+
+
 def test_labels_from_folders_also_inside_archives(tmp_path: Path, make_images) -> None:
     make_images(tmp_path / "in", ["normal/a.png", "ill/b.png"])
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:

@@ -30,7 +30,7 @@ images.read = read
 
 @pytest.fixture
 def patched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every process started from here on, reading takes READ_S and a source named "crash" kills the process."""
+    """In every process started from here on, reading takes READ_S, and a source named "crash" kills it."""
     folder = tmp_path / "patch"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(PATCH)
@@ -103,7 +103,8 @@ def test_killed_with_its_workers_in_the_middle(
     source = tmp_path / "in"
     make_images(source, [f"{n:02d}.png" for n in range(24)])
     monkeypatch.setenv("READ_S", "0.1")
-    code = f"from fewlabel.collection import import_images; import_images({str(source)!r}, {str(tmp_path / 'c')!r}, workers=2)"
+    call = f"import_images({str(source)!r}, {str(tmp_path / 'c')!r}, workers=2)"
+    code = f"from fewlabel.collection import import_images; {call}"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen([sys.executable, "-c", code], env=env)
     while not list((tmp_path / "c" / "pixels").glob(".*")) and process.poll() is None:

@@ -59,7 +59,7 @@ def test_files_that_are_no_tables_are_refused_in_one_sentence(tmp_path: Path, te
 
 
 def test_a_missing_label_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FewlabelError, match="nowhere.csv cannot be read"):
+    with pytest.raises(FewlabelError, match=r"nowhere\.csv cannot be read"):
         read_label_file(tmp_path / "nowhere.csv")
 
 

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fewlabel.collection.cases import Collection
     from fewlabel.collection.duplicates import find_duplicates
-    from fewlabel.collection.importing import ImportSummary, import_images
+    from fewlabel.collection.importing import import_images
     from fewlabel.collection.squares import square_image
+    from fewlabel.collection.summary import ImportSummary
     from fewlabel.collection.targets import Target
 
 __all__ = ["Collection", "ImportSummary", "Target", "find_duplicates", "import_images", "square_image"]
 
 _HOME = {
     "Collection": "cases",
-    "ImportSummary": "importing",
+    "ImportSummary": "summary",
     "Target": "targets",
     "find_duplicates": "duplicates",
     "import_images": "importing",

@@ -76,7 +76,6 @@ def read_chunk(chunk: Chunk, progress: ProgressCallback | None = None) -> None:
 
     What cannot be read, whatever the reason, becomes a line of quarantine; the rest goes on.
     """
-    parent = os.getppid()
     rows: list[JSON] = []
     refused: list[JSON] = []
     pixels_path, thumbs_path = part_path(chunk.root, chunk.part), thumbnails_path(chunk.root, chunk.part)
@@ -87,8 +86,6 @@ def read_chunk(chunk: Chunk, progress: ProgressCallback | None = None) -> None:
                 if progress:
                     progress(position, len(chunk.sources), source.name)
                 row, thumb, record, problem = _read_source(source, chunk, crashed=position in chunk.crashed)
-                if os.getppid() != parent:
-                    raise SystemExit("the import that this worker belongs to has ended")
                 if problem:
                     refused.append(problem)
                     continue

@@ -134,7 +134,7 @@ def _main_directions(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _split(thumbnails: np.ndarray, directions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates in the main directions (N, 128) and length of the rest (N,); all and 0 without directions."""
+    """Coordinates in the main directions (N, 128) and length of the rest (N,), 0 without directions."""
     if directions is None:
         return detail(thumbnails), np.zeros(len(thumbnails), np.float32)
     near = np.empty((len(thumbnails), directions.shape[1]), np.float32)

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,7 @@ from fewlabel.collection.joining import Joined, Roles, join_file, join_folders, 
 from fewlabel.collection.labels import LabelTable, TypedColumn, Unlisted, read_label_file
 from fewlabel.collection.matching import could_match, match_rows
 from fewlabel.collection.store import CASES, LOCK, STAGING, is_disk_full, locked, read_thumbnails
+from fewlabel.collection.summary import ImportSummary, facts_of, nothing_found, nothing_read
 from fewlabel.collection.tables import State, commit, fingerprints, open_cases, read_state
 from fewlabel.collection.workers import disk_full, read_chunks
 from fewlabel.types import JSON, FewlabelError, ProgressCallback
@@ -33,52 +34,6 @@ from fewlabel.types import JSON, FewlabelError, ProgressCallback
 MEDMNIST = "medmnist:"
 _CHUNKS = 64
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 4, 1024
-
-
-@dataclass(frozen=True)
-class ImportSummary:
-    """What an import did and what the collection holds now.
-
-    images, patients: in the whole collection. added, changed, unchanged: sources of this import. quarantined:
-    files of the collection that could not be read. exact_duplicates: images whose pixels another image has
-    too; near_duplicates: images with a near copy (exact ones included). labels_matched, labels_unmatched:
-    images of this source with and without labels; rows_unmatched: rows of the label file without an image.
-    notes: sentences.
-    """
-
-    path: Path
-    images: int
-    patients: int
-    added: int
-    changed: int
-    unchanged: int
-    quarantined: int
-    exact_duplicates: int
-    near_duplicates: int
-    labels_matched: int = 0
-    labels_unmatched: int = 0
-    rows_unmatched: int = 0
-    notes: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    reasons: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.path}: {self.images} images of {self.patients} patients "
-            f"({self.added} added, {self.changed} changed, {self.unchanged} unchanged, {self.seconds:.1f} s)"
-        ]
-        if self.labels:
-            lines.append(f"label columns: {', '.join(self.labels)}")
-        if self.exact_duplicates or self.near_duplicates:
-            lines.append(
-                f"{self.exact_duplicates} images have an exact copy, "
-                f"{self.near_duplicates} an exact or near one"
-            )
-        if self.quarantined:
-            lines.append(f"{self.quarantined} files could not be read (see {self.path / 'quarantine.csv'}):")
-            lines += [f"  {count} x {reason}" for reason, count in list(self.reasons.items())[:5]]
-        return "\n".join([*lines, *self.notes])
 
 
 def import_images(
@@ -185,7 +140,7 @@ class _Import:
         before = (state.to_table() if state.rows else None, list(state.quarantine), state.facts.to_json())
         state.facts.max_side_px = self.max_side_px
         place = _place_of(source)
-        plan = self._scan(state, place)
+        plan = self._scan(state, place, set() if table is None else {table.path.absolute()})
         if table is not None:
             _check_before_reading(table, plan, state, roles)
         self._read(state, plan)
@@ -200,13 +155,15 @@ class _Import:
         self._finish(state, before, plan, labels)
         return _summary(self.root, state, plan, joined, time.monotonic() - started)
 
-    def _scan(self, state: State, place: Path) -> _Plan:
+    def _scan(self, state: State, place: Path, apart: set[Path]) -> _Plan:
+        """apart: files in the source that are meant to be no images, such as the label file."""
         if self.progress:
             self.progress(0, 0, "looking through the source")
         sources, rejected = images.scan(
             place, scratch=self.root / STAGING / "scratch", slices=self.slices, workers=self.workers
         )
         where = str(place.resolve())
+        rejected = [r for r in rejected if (place / r.name).absolute() not in apart]
         known = {r["source"]: r["stamp"] for r in state.rows if r["root"] == where}
         refused = {q["name"]: q for q in state.quarantine if q["root"] == where and not q["again"]}
         new = []
@@ -217,7 +174,7 @@ class _Import:
             elif known.get(s.name) != s.stamp:
                 new.append(s)
         if not sources and not known:
-            raise FewlabelError(_nothing_found(place, rejected))
+            raise FewlabelError(nothing_found(place, rejected))
         changed = {s.name for s in new if s.name in known}
         unchanged = sum(known.get(s.name) == s.stamp for s in sources)
         return _Plan(where, new, changed, unchanged, rejected, kept)
@@ -250,7 +207,7 @@ class _Import:
             quarantine += [{"root": plan.where, **q} for q in found["quarantine"]]
         state.quarantine = sorted(quarantine, key=lambda q: (q["root"], q["name"]))
         if not rows and not state.rows:
-            raise FewlabelError(_nothing_read(state.quarantine))
+            raise FewlabelError(nothing_read(state.quarantine))
         plan.replaced = sum(row["source"] in plan.changed for row in rows)
         plan.added = len(rows) - plan.replaced
         if plan.new:
@@ -290,7 +247,7 @@ class _Import:
     def _finish(self, state: State, before: tuple, plan: _Plan, labels: str | Path | None) -> None:
         """Commit where anything has changed, then remove what no row names."""
         facts = state.facts
-        facts.facts = _facts(state)
+        facts.facts = facts_of(state)
         table = state.to_table()
         facts.fingerprint, facts.pixel_fingerprint = fingerprints(state)
         old_table, old_quarantine, old_facts = before
@@ -420,29 +377,6 @@ def _free_id(name: str, folder: str, taken: set[str]) -> str:
     return free
 
 
-def _facts(state: State) -> list[str]:
-    """Sentences on the data that a report should repeat."""
-    rows = state.rows
-    facts = []
-    unknown = sum(not r["patient_id"] for r in rows)
-    if unknown:
-        facts.append(
-            f"{unknown} of {len(rows)} images have no patient id: each counts as a patient of its "
-            "own, so a split by patient cannot keep images of one person together"
-        )
-    exact, near = (sum(r[k] >= 0 for r in rows) for k in ("exact_group", "near_group"))
-    if exact:
-        facts.append(f"{exact} images have the same pixels as another image")
-    if near > exact:
-        facts.append(f"{near} images have a copy or a near copy among the others")
-    padded = sum(r["has_padding"] for r in rows)
-    if padded:
-        facts.append(f"{padded} images have pixels that the source marks as padding; they are drawn black")
-    if state.quarantine:
-        facts.append(f"{len(state.quarantine)} files could not be read (quarantine.csv)")
-    return facts + [note for notes in state.facts.label_notes.values() for note in notes]
-
-
 def _summary(root: Path, state: State, plan: _Plan, joined: Joined, seconds: float) -> ImportSummary:
     rows = state.rows
     named = {r["patient_id"] for r in rows if r["patient_id"]}
@@ -464,15 +398,3 @@ def _summary(root: Path, state: State, plan: _Plan, joined: Joined, seconds: flo
         reasons=dict(Counter(q["reason"] for q in state.quarantine).most_common()),
         seconds=seconds,
     )
-
-
-def _nothing_found(place: Path, rejected: Sequence[images.Rejected]) -> str:
-    if not rejected:
-        return f"{place} holds no image: give the folder, archive or file that holds the images"
-    some = "; ".join(f"{r.name}: {r.reason}" for r in rejected[:3])
-    return f"none of the {len(rejected)} files in {place} is an image that can be read ({some})"
-
-
-def _nothing_read(quarantine: Sequence[JSON]) -> str:
-    some = "; ".join(f"{q['name']}: {q['reason']}" for q in quarantine[:3])
-    return f"none of the {len(quarantine)} files could be read ({some})"

@@ -186,13 +186,20 @@ def _say(stream: IO[str] | None, line: str) -> None:
 
 
 def main() -> None:
-    """A worker's life: chunks in, progress out, until standard input ends."""
+    """A worker's life: chunks in, progress out, until standard input or the import that started it ends."""
+    parent = os.getppid()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what decoders print must not mix with the answers
+
+    def at(position: int, *_: object) -> None:
+        if os.getppid() != parent:
+            sys.exit("the import that this worker belongs to has ended")
+        _say(answers, json.dumps({"at": position}))
+
     for line in sys.stdin:
         chunk = Chunk.from_json(line)
         try:
-            read_chunk(chunk, progress=lambda at, *_: _say(answers, json.dumps({"at": at})))
+            read_chunk(chunk, progress=at)
             _say(answers, json.dumps({"done": chunk.part}))
         except OSError as error:
             sentence = str(_as_sentence(error, chunk.root))
