@@ -1,0 +1,111 @@
+"""From the results of a run to one self-contained page."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from fewlabel.report import comparison, facts, inspection
+from fewlabel.report.contract import read_results, read_settings
+from fewlabel.report.results import Results
+from fewlabel.report.style import DARK, LIGHT, variables
+from fewlabel.report.words import count
+from fewlabel.types import JSON, FewlabelError
+
+HERE = Path(__file__).parent
+
+
+def write_report(run: Path) -> Path:
+    """Write run/report.html from run/results.json, run/run.json and the pictures they name; return its path.
+
+    The page needs no other file, font, script or network. It is written beside its final place and then moved
+    there, so a report is never half-written. FewlabelError: results.json is missing or not what is expected,
+    or the page cannot be stored.
+    """
+    run = Path(run)
+    results = Results(read_results(run))
+    return _store(run / "report.html", _render(_context(run, results)))
+
+
+def _context(run: Path, results: Results) -> JSON:
+    builders: dict[str, Callable[[], Any]] = {
+        "headline": lambda: comparison.headline(results),
+        "efficiency": lambda: comparison.efficiency(results),
+        "savings": lambda: comparison.savings(results),
+        "differences": lambda: comparison.differences(results),
+        "decisions": lambda: inspection.decisions(results),
+        "scatter": lambda: inspection.scatter(results),
+        "embedding": lambda: inspection.embedding(results),
+        "views": lambda: facts.views(run, results),
+        "mistakes": lambda: facts.mistakes(run, results),
+        "health": lambda: inspection.health(results),
+        "data": lambda: facts.data(results),
+        "method": lambda: facts.method(results),
+        "settings": lambda: facts.settings(results, read_settings(run, results.raw)),
+    }
+    shown = {name: _built(run, name, build) for name, build in builders.items()}
+    raw = results.raw
+    target = raw["target"]
+    return {
+        **shown,
+        "missing": facts.missing(results, shown),
+        "title": raw.get("title") or target.get("name") or run.name,
+        "target": {"name": target.get("name") or "the target", "where": target.get("where")},
+        "warnings": raw.get("warnings") or [],
+        "made_images": bool(raw.get("made_images")),
+        "smoke": bool(raw.get("smoke")),
+    }
+
+
+def _built(run: Path, name: str, build: Callable[[], Any]) -> Any:
+    try:
+        return build()
+    except FewlabelError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise FewlabelError(
+            f"{run / 'results.json'} cannot be shown in the part {name!r} ({type(error).__name__}: {error}): "
+            "evaluate the run again with this version"
+        ) from error
+
+
+def _render(context: JSON) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["count"] = count
+    css = (HERE / "page.css").read_text(encoding="utf-8")
+    css = css.replace("/* light */", variables(LIGHT)).replace("/* dark */", variables(DARK))
+    return environment.get_template("page.html").render(**context, css=Markup(css))
+
+
+def _store(path: Path, text: str) -> Path:
+    temporary: str | None = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=".report-", suffix=".html", delete=False
+        ) as stream:
+            temporary = stream.name
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise FewlabelError(
+            f"{path} cannot be written ({error.strerror or error}): make room or choose another folder, "
+            "then run it again"
+        ) from error
+    return path
