@@ -104,12 +104,12 @@ def resolve_settings(settings: PretrainSettings, collections: Sequence[Collectio
 
 def longest_sides(collection: Collection) -> np.ndarray:
     """(N,) the longer in-plane side of each image in pixels."""
-    return np.array([max(shape[-2:]) for shape in collection.column("shape")])
+    return np.array([max(shape[-2:]) for shape in collection.column("case:shape")])
 
 
 def channel_counts(collection: Collection) -> np.ndarray:
     """(N,) 1 for grey, 3 for colour."""
-    return np.array([shape[0] for shape in collection.column("shape")])
+    return np.array([shape[0] for shape in collection.column("case:shape")])
 
 
 def store_size(size_px: int, collections: Sequence[Collection]) -> int:
@@ -126,8 +126,8 @@ def split_of(
     Raises FewlabelError naming the leaking rows, unless `drop` takes them out of training.
     """
     patients = collection.patients()
-    exact, near = collection.column("exact_duplicate_group"), collection.column("near_duplicate_group")
-    parts = collection.column("split")
+    exact, near = collection.column("case:exact_group"), collection.column("case:near_group")
+    parts = collection.column("case:split")
     if np.any(parts == "test"):
         split = official_split(parts, linked_groups(patients, exact, near), seed=seed)
     else:
@@ -135,7 +135,7 @@ def split_of(
     leaks = find_leaks(split, patients, exact, near)
     if leaks and drop:
         return drop_leaks(split, patients, exact, near)
-    check_leaks(leaks, collection.column("source"))
+    check_leaks(leaks, collection.column("case:source"))
     return split
 
 
@@ -233,9 +233,9 @@ def _separate(collections: Sequence[Collection], splits: list[Split], drop: bool
             rows_i = splits[i].test[[int(pair[0]) for pair in pairs]]
             rows_j = splits[j].train[[int(pair[1]) for pair in pairs]]
             if not drop:
-                names = [f"{tested.name}/{name}" for name in tested.column("source")]
+                names = [f"{tested.name}/{name}" for name in tested.column("case:source")]
                 offset = len(names)
-                names += [f"{trained.name}/{name}" for name in trained.column("source")]
+                names += [f"{trained.name}/{name}" for name in trained.column("case:source")]
                 check_leaks(
                     [Leak("near duplicate", int(a), "test", int(b) + offset, "train")
                      for a, b in zip(rows_i, rows_j, strict=True)], names,

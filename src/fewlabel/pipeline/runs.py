@@ -85,7 +85,7 @@ def write_split(path: Path, collections: Sequence[Collection], splits: Sequence[
         writer = csv.writer(file)
         writer.writerow(["collection", "case_id", "part"])
         for collection, split in zip(collections, splits, strict=True):
-            ids = collection.column("case_id")
+            ids = collection.column("case:case_id")
             parts = [*((part, split.part(part)) for part in PARTS), ("dropped", np.array(split.dropped, dtype=int))]
             for part, rows in parts:
                 writer.writerows([collection.name, ids[row], part] for row in rows)
@@ -106,7 +106,7 @@ def read_split(path: Path, collection: Collection) -> Split | None:
                 parts[row["case_id"]] = row["part"]
     if not parts:
         return None
-    assigned = np.array([parts.get(case, "") for case in collection.column("case_id")])
+    assigned = np.array([parts.get(case, "") for case in collection.column("case:case_id")])
     rows = {part: np.flatnonzero(assigned == part) for part in (*PARTS, "dropped")}
     if len(rows["test"]) == 0 and len(rows["train"]) == 0:
         return None

@@ -1,0 +1,44 @@
+# One environment in .venv, made when it is missing or pyproject.toml has changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SOURCES := $(shell find src -name '*.py' -o -name '*.html' -o -name '*.css')
+
+.PHONY: setup demo test test-fast lint results clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: call make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+# The main job on made images; again at once when nothing has changed.
+demo: demo/run/report.html
+	@echo "The report of the demo: $(CURDIR)/demo/run/report.html"
+
+demo/run/report.html: $(READY) $(SOURCES)
+	@rm -rf demo
+	$(BIN)/fewlabel phantoms demo/images --count 2400 --size 32 --difficulty easy
+	$(BIN)/fewlabel import demo/images --labels demo/images/labels.csv --patient-column "Patient ID" --to demo/chest
+	$(BIN)/fewlabel learn demo/chest --target opacity --out demo/run --steps 200 --batch-size 256 --seeds 3
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not real"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+# Tables and figures of README and docs, made from benchmarks/results.
+results: $(READY)
+	$(BIN)/python benchmarks/make_tables.py
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info src/*.egg-info

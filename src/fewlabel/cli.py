@@ -1,0 +1,331 @@
+"""The command line: parses arguments, calls one function, prints. Nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from fewlabel.pipeline import EvaluateSettings, PretrainSettings
+    from fewlabel.types import ProgressCallback
+
+app = typer.Typer(
+    help="Many medical images, few labels: from a folder of images to a report that says how many labels were saved.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results; the same command continues an unfinished run.")]
+DropLeaks = Annotated[bool, typer.Option("--drop-leaks", help="Leave leaking images out of training instead of stopping.")]
+EncoderName = Annotated[str, typer.Option("--encoder", help="A network that timm knows.")]
+Weights = Annotated[str | None, typer.Option(help="Pretrained weights: a .safetensors file, hf-hub:owner/name, or default.")]
+Size = Annotated[int | None, typer.Option("--size", help="Image size in pixels; 64, or less for small images.")]
+Steps = Annotated[int, typer.Option(help="Pretraining steps.")]
+BatchSize = Annotated[int, typer.Option(help="Images in a step; two views are made of each.")]
+Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
+Optimizer = Annotated[str, typer.Option(help="adamw, adam, sgd or lars.")]
+Temperature = Annotated[float, typer.Option(help="Temperature of NT-Xent.")]
+Views = Annotated[str, typer.Option(help="medical, or simclr for the paper's.")]
+Flips = Annotated[bool, typer.Option("--flips", help="Left-right flips, where the anatomy allows them.")]
+Loss = Annotated[str, typer.Option(help="nt-xent (the paper's) or info-nce.")]
+Seed = Annotated[int, typer.Option(help="Seed of split, weights, views and order.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard files.")]
+TargetName = Annotated[str, typer.Option("--target", help='A label column, or "column=value", or "column>number".')]
+Where = Annotated[str | None, typer.Option(help="Evaluate on these images only: an SQL expression over the columns.")]
+Budgets = Annotated[str | None, typer.Option(help="Numbers of labels, such as 10,50,250; all labels are added.")]
+Seeds = Annotated[int, typer.Option(help="How often labels are drawn and networks initialised.")]
+ValidationLabels = Annotated[int | None, typer.Option(help="Use at most this many validation labels; all by default.")]
+NoSupervised = Annotated[bool, typer.Option("--no-supervised", help="Leave out training from scratch, the slowest arm.")]
+Column = Annotated[str | None, typer.Option(help="Name of that column in the label file.")]
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="Folder, archive, .npz or image file; or medmnist:NAME.")],
+    to: Annotated[Path, typer.Option(help="Folder of the collection; made, or added to.")],
+    labels: Annotated[str | None, typer.Option(help="A CSV file, or the word folders for folder names.")] = None,
+    file_column: Column = None,
+    patient_column: Column = None,
+    study_column: Column = None,
+    view_column: Column = None,
+    split_column: Column = None,
+    text_column: Column = None,
+    max_side: Annotated[int, typer.Option(help="Larger images are shrunk to this side in pixels.")] = 512,
+    slices: Annotated[bool, typer.Option("--slices", help="Make every slice of a volume an image of its own.")] = False,
+    unlisted: Annotated[str, typer.Option(help='What "A|B" columns say of C: negative, or "not mentioned".')] = "negative",
+    workers: Annotated[int | None, typer.Option(help="Processes; all cores by default.")] = None,
+) -> None:
+    """Read images (and labels) of any kind into a collection."""
+    from fewlabel.collection import import_images
+    from fewlabel.types import FewlabelError
+
+    if unlisted not in ("negative", "not mentioned"):
+        raise FewlabelError(f'--unlisted is {unlisted!r}: use negative or "not mentioned".')
+    with _progress("importing") as progress:
+        summary = import_images(
+            source, to, labels="folders" if labels == "folders" else Path(labels) if labels else None,
+            file_column=file_column, patient_column=patient_column, study_column=study_column, view_column=view_column,
+            split_column=split_column, text_column=text_column, max_side_px=max_side, slices=slices,
+            unlisted="negative" if unlisted == "negative" else "not mentioned", workers=workers, progress=progress,
+        )  # fmt: skip
+    print(summary)
+
+
+@app.command()
+def learn(
+    collection: Annotated[Path, typer.Argument(help="A collection made by fewlabel import.")],
+    target: TargetName,
+    out: Out,
+    pretrain_on: Annotated[list[Path] | None, typer.Option(help="A further collection to pretrain on; may be repeated.")] = None,
+    where: Where = None,
+    budgets: Budgets = None,
+    seeds: Seeds = 5,
+    pretraining_seeds: Annotated[int, typer.Option(help="How many encoders to pretrain.")] = 1,
+    validation_labels: ValidationLabels = None,
+    no_supervised: NoSupervised = False,
+    encoder: EncoderName = "resnet18",
+    weights: Weights = None,
+    size: Size = None,
+    steps: Steps = 1000,
+    batch_size: BatchSize = 256,
+    learning_rate: Rate = 1e-3,
+    optimizer: Optimizer = "adamw",
+    temperature: Temperature = 0.5,
+    views: Views = "medical",
+    flips: Flips = False,
+    loss: Loss = "nt-xent",
+    seed: Seed = 0,
+    drop_leaks: DropLeaks = False,
+    tensorboard: TensorBoard = False,
+) -> None:
+    """The main job: pretrain without labels, learn from few, evaluate, and write report.html."""
+    from fewlabel import pipeline
+
+    pretraining = _pretrain_settings(encoder=encoder, weights=weights, size_px=size, steps=steps, batch_size=batch_size,
+        learning_rate=learning_rate, optimizer=optimizer, temperature=temperature, views=views, flips=flips, loss=loss,
+        seed=seed)  # fmt: skip
+    evaluation = _evaluate_settings(target, where, budgets, seeds, validation_labels, no_supervised)
+    with _progress("evaluating") as progress:
+        learned = pipeline.learn(
+            collection, target, out, pretrain_on=pretrain_on or (), pretraining=pretraining, evaluation=evaluation,
+            pretraining_seeds=pretraining_seeds, drop_leaks=drop_leaks, tensorboard=tensorboard, bar=_is_terminal(),
+            progress=progress,
+        )  # fmt: skip
+    _print_learned(learned)
+
+
+@app.command()
+def pretrain(
+    collections: Annotated[list[Path], typer.Argument(help="One or more collections.")],
+    out: Out,
+    encoder: EncoderName = "resnet18",
+    weights: Weights = None,
+    size: Size = None,
+    steps: Steps = 1000,
+    batch_size: BatchSize = 256,
+    learning_rate: Rate = 1e-3,
+    optimizer: Optimizer = "adamw",
+    temperature: Temperature = 0.5,
+    views: Views = "medical",
+    flips: Flips = False,
+    loss: Loss = "nt-xent",
+    seed: Seed = 0,
+    drop_leaks: DropLeaks = False,
+    tensorboard: TensorBoard = False,
+) -> None:
+    """Pretrain an encoder without labels; test patients are held out of every collection."""
+    from fewlabel import pipeline
+    from fewlabel.collection import Collection
+
+    settings = _pretrain_settings(encoder=encoder, weights=weights, size_px=size, steps=steps, batch_size=batch_size,
+        learning_rate=learning_rate, optimizer=optimizer, temperature=temperature, views=views, flips=flips, loss=loss,
+        seed=seed)  # fmt: skip
+    pretrained = pipeline.pretrain([Collection.open(path) for path in collections], out, settings, drop=drop_leaks,
+        tensorboard=tensorboard, progress=_is_terminal())  # fmt: skip
+    for warning in pretrained.fit.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{pretrained.fit.steps} steps on {pretrained.images} images: {out / 'encoder.safetensors'}")
+
+
+@app.command()
+def evaluate(
+    collection: Annotated[Path, typer.Argument(help="A collection with labels.")],
+    target: TargetName,
+    model: Annotated[Path, typer.Option(help="A run made by fewlabel pretrain or learn.")],
+    out: Out,
+    where: Where = None,
+    budgets: Budgets = None,
+    seeds: Seeds = 5,
+    validation_labels: ValidationLabels = None,
+    no_supervised: NoSupervised = False,
+    drop_leaks: DropLeaks = False,
+) -> None:
+    """Evaluate a pretrained encoder on a target, against its baselines, and write report.html."""
+    from fewlabel import pipeline
+
+    settings = _evaluate_settings(target, where, budgets, seeds, validation_labels, no_supervised)
+    with _progress("evaluating") as progress:
+        learned = pipeline.evaluate(
+            collection, target, model, out, evaluation=settings, drop_leaks=drop_leaks, progress=progress
+        )
+    _print_learned(learned)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run made by fewlabel learn or evaluate.")],
+    files: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
+    out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("predictions.csv"),
+) -> None:
+    """Predict on new files, one row each. Exit status 3 if some could not be read, 1 if none could."""
+    from fewlabel import pipeline
+
+    with _progress("predicting") as progress:
+        predictions = pipeline.predict(run, files, out=out, progress=progress)
+    print(f"{len(predictions.rows) - predictions.unreadable} of {len(predictions.rows)} files predicted: {out}")
+    for row in [row for row in predictions.rows if row["status"] != "ok"][:10]:
+        print(f"unreadable: {row['file']}: {row['reason']}", file=sys.stderr)
+    if predictions.unreadable:
+        raise typer.Exit(1 if predictions.unreadable == len(predictions.rows) else 3)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run made by fewlabel learn or evaluate.")]) -> None:
+    """Write report.html again from results.json."""
+    from fewlabel.report import write_report
+
+    print(write_report(run))
+
+
+@app.command()
+def phantoms(
+    out: Annotated[Path, typer.Argument(help="A new folder for the made images.")],
+    count: Annotated[int, typer.Option(help="How many radiographs.")] = 2500,
+    size: Annotated[int, typer.Option("--size", help="Side in pixels.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+) -> None:
+    """Make radiographs with known findings, and labels.csv; to try things out without patients' data."""
+    from fewlabel.phantoms import write_radiographs
+
+    write_radiographs(out, count, seed=seed, size_px=size)
+    print(f"{count} made radiographs and labels.csv: {out}")
+
+
+def _pretrain_settings(**chosen: Any) -> PretrainSettings:
+    from fewlabel.pipeline import PretrainSettings
+
+    _one_of("--views", chosen["views"], ("medical", "simclr"))
+    _one_of("--loss", chosen["loss"], ("nt-xent", "info-nce"))
+    _one_of("--optimizer", chosen["optimizer"], ("adamw", "adam", "sgd", "lars"))
+    return PretrainSettings(**chosen)
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    from fewlabel.types import FewlabelError
+
+    if value not in allowed:
+        raise FewlabelError(f"{option} is {value!r}: use {', '.join(allowed[:-1])} or {allowed[-1]}.")
+
+
+def _evaluate_settings(
+    target: str, where: str | None, budgets: str | None, seeds: int, validation_labels: int | None, no_supervised: bool
+) -> EvaluateSettings:
+    from fewlabel.pipeline import EvaluateSettings
+    from fewlabel.types import FewlabelError
+
+    try:
+        numbers = tuple(int(part) for part in budgets.split(",") if part.strip() != "all") if budgets else None
+    except ValueError:
+        raise FewlabelError(f"--budgets is {budgets!r}: give whole numbers with commas between, such as 10,50,250.") from None
+    if seeds < 1:
+        raise FewlabelError(f"--seeds is {seeds}: at least 1 is needed.")
+    return EvaluateSettings(
+        target, where, numbers, seeds, validation_labels=validation_labels, supervised=not no_supervised
+    )
+
+
+def _print_learned(learned: Any) -> None:
+    for warning in learned.results["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(learned.headline)
+    print(f"report: {learned.report}")
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+class _progress:  # noqa: N801
+    """A progress bar on a terminal; nothing where output goes to a file. Started by its first call."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.bar, self.task = title, None, None
+
+    def __enter__(self) -> ProgressCallback:
+        return self.show
+
+    def show(self, done: int, total: int, what: str) -> None:
+        if not _is_terminal():
+            return
+        if self.bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[what]}"),
+                       TimeRemainingColumn())  # fmt: skip
+            self.bar = Progress(*columns, console=Console(stderr=True))
+            self.bar.start()
+            self.task = self.bar.add_task(self.title, total=total, what=what)
+        self.bar.update(self.task, completed=done, total=total, what=what)
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def main() -> NoReturn:
+    """Run the command line. Every mistake is one sentence on stderr and a non-zero exit; no traceback."""
+    from fewlabel.types import FewlabelError
+
+    try:
+        code = app(standalone_mode=False)
+    except FewlabelError as error:
+        _stop(f"error: {error}", 1)
+    except typer.Abort:
+        _stop("stopped.", 130)
+    except KeyboardInterrupt:
+        _stop("stopped; the same command continues where it was.", 130)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer's own: a wrong option, a missing argument
+            _stop(f"error: {error.format_message()} See fewlabel --help.", 2)
+        _unexpected(error)
+    sys.exit(code or 0)
+
+
+def _stop(text: str, code: int) -> NoReturn:
+    print(text, file=sys.stderr)
+    sys.exit(code)
+
+
+def _unexpected(error: Exception) -> NoReturn:
+    """A fault of the program: one sentence for the user, the details in a file for the maintainers."""
+    import tempfile
+    import traceback
+
+    if isinstance(error, MemoryError):
+        _stop("error: there is not enough memory: use a smaller --batch-size or --size.", 1)
+    if isinstance(error, OSError):
+        _stop(f"error: {error}: check that the disk has space and that the folder may be written.", 1)
+    with tempfile.NamedTemporaryFile("w", prefix="fewlabel-", suffix=".log", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    _stop(
+        f"error: something unexpected happened ({type(error).__name__}: {error}); finished work is kept. "
+        f"Please report it with {file.name}.",
+        70,
+    )

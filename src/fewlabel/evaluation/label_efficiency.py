@@ -1,0 +1,145 @@
+"""Label efficiency: every arm at every label budget over several seeds, all on the same test patients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from fewlabel.evaluation import metrics
+from fewlabel.evaluation.intervals import Bootstrap, Resamples, bootstrap
+from fewlabel.types import LabelKind
+
+Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class MetricSuite:
+    """The measures of one kind of target.
+
+    main: the one of curves and headline. measures: name -> function(y, output, weights) -> (R,), where output is
+    (N, K) probabilities, or (N,) numbers. labels: name -> words for people.
+    """
+
+    main: str
+    higher_is_better: bool
+    measures: dict[str, Measure]
+    labels: dict[str, str]
+
+
+def metric_suite(kind: LabelKind, threshold: float = 0.5) -> MetricSuite:
+    """Measures for a binary, category or number target.
+
+    threshold: probability from which a binary case is called positive in the balanced accuracy; probabilities are
+    calibrated on validation patients, and 0.5 is never moved on test data.
+    """
+    if kind == "binary":
+        return MetricSuite(
+            "auroc", True,
+            {
+                "auroc": lambda y, p, w: metrics.auroc(y, p[:, 1], w),
+                "average_precision": lambda y, p, w: metrics.average_precision(y, p[:, 1], w),
+                "balanced_accuracy": lambda y, p, w: metrics.balanced_accuracy(y, p[:, 1] >= threshold, w),
+                "sensitivity_at_90_specificity": lambda y, p, w: metrics.sensitivity_at_specificity(y, p[:, 1], w),
+                "brier": lambda y, p, w: metrics.brier(y, p[:, 1], w),
+                "calibration_error": lambda y, p, w: metrics.expected_calibration_error(y, p[:, 1], w),
+            },
+            {
+                "auroc": "AUROC", "average_precision": "average precision", "balanced_accuracy": "balanced accuracy",
+                "sensitivity_at_90_specificity": "sensitivity at 90 % specificity", "brier": "Brier score",
+                "calibration_error": "calibration error",
+            },
+        )  # fmt: skip
+    if kind == "category":
+        return MetricSuite(
+            "auroc", True,
+            {
+                "auroc": metrics.macro_auroc,
+                "average_precision": metrics.macro_average_precision,
+                "balanced_accuracy": lambda y, p, w: metrics.balanced_accuracy(y, p.argmax(axis=1), w),
+                "brier": metrics.multiclass_brier,
+                "calibration_error": metrics.top_label_calibration_error,
+            },
+            {
+                "auroc": "AUROC (macro, one against rest)", "average_precision": "average precision (macro)",
+                "balanced_accuracy": "balanced accuracy", "brier": "Brier score (multi-class)",
+                "calibration_error": "calibration error (top label)",
+            },
+        )  # fmt: skip
+    return MetricSuite(
+        "mae", False,
+        {"mae": metrics.mean_absolute_error, "r2": metrics.r_squared},
+        {"mae": "mean absolute error", "r2": "R²"},
+    )  # fmt: skip
+
+
+class TrainedOutputs(Protocol):
+    """What an arm gives: outputs on the labelled test images."""
+
+    @property
+    def test(self) -> np.ndarray: ...
+
+
+class ComparedArm(Protocol):
+    """An arm of the comparison."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def outputs(self) -> Callable[[np.ndarray, int], TrainedOutputs]: ...
+
+
+@dataclass
+class LabelEfficiency:
+    """Test outputs and bootstrapped measures by (arm key, budget).
+
+    outputs: (S, N[, K]) over the seeds. bootstraps: name of the measure -> `Bootstrap`.
+    """
+
+    suite: MetricSuite
+    budgets: list[int]
+    seeds: list[int]
+    outputs: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    bootstraps: dict[tuple[str, int], dict[str, Bootstrap]] = field(default_factory=dict)
+
+    def main(self, arm: str, budget: int) -> Bootstrap:
+        """The main measure of one arm at one budget."""
+        return self.bootstraps[arm, budget][self.suite.main]
+
+
+def compare_arms(
+    arms: Sequence[ComparedArm],
+    y: np.ndarray,
+    rows_for: Callable[[int], dict[int, np.ndarray]],
+    resamples: Resamples,
+    *,
+    kind: LabelKind,
+    budgets: Sequence[int],
+    seeds: Sequence[int],
+    progress: Callable[[int, int, str], None] | None = None,
+) -> LabelEfficiency:
+    """Train every arm at every budget and seed, then bootstrap all measures on the same resamples.
+
+    y: (N,) truth of the test images. rows_for(seed): budget -> labelled training rows, nested.
+    """
+    result = LabelEfficiency(metric_suite(kind), list(budgets), list(seeds))
+    total, done = len(arms) * len(budgets) * len(seeds), 0
+    for arm in arms:
+        for budget in budgets:
+            by_seed = []
+            for seed in seeds:
+                if progress:
+                    progress(done, total, f"{arm.key}, {budget} labels, seed {seed}")
+                by_seed.append(arm.outputs(rows_for(seed)[budget], seed).test)
+                done += 1
+            result.outputs[arm.key, budget] = np.stack(by_seed)
+            result.bootstraps[arm.key, budget] = {
+                name: bootstrap(measure, y, result.outputs[arm.key, budget], resamples)
+                for name, measure in result.suite.measures.items()
+            }
+    if progress:
+        progress(total, total, "done")
+    return result

@@ -1,0 +1,11 @@
+"""The main job and its stages."""
+
+from fewlabel.pipeline.evaluating import EvaluateSettings
+from fewlabel.pipeline.learning import Learned, evaluate, learn
+from fewlabel.pipeline.predicting import Predictions, load_classifier, predict
+from fewlabel.pipeline.pretraining import Pretrained, PretrainSettings, pretrain
+
+__all__ = [
+    "EvaluateSettings", "Learned", "Predictions", "PretrainSettings", "Pretrained", "evaluate", "learn",
+    "load_classifier", "predict", "pretrain",
+]  # fmt: skip

@@ -1,0 +1,176 @@
+"""`fewlabel evaluate`: what an encoder is worth with few labels, against its baselines, with intervals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fewlabel.collection import Collection
+from fewlabel.evaluation.intervals import Resamples, draw_resamples
+from fewlabel.evaluation.label_efficiency import LabelEfficiency, compare_arms
+from fewlabel.pipeline.arms import (
+    Arm, Probe, Task, encoder_features, fit_probe, pixel_features, probe_arm, random_features, statistics_features,
+    supervised_arm,
+)  # fmt: skip
+from fewlabel.pipeline.pretraining import Pretrained
+from fewlabel.splits import nested_budgets
+from fewlabel.types import FewlabelError, ProgressCallback
+
+DEFAULT_BUDGETS = (10, 25, 50, 100, 250)
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What to evaluate, and how.
+
+    target: see `Collection.target`. where: an SQL expression; only these images are labelled, validated and tested.
+    budgets: numbers of labels, None = 10, 25, 50, 100, 250; all labels are always added.
+    seeds: draws of the labels and of initial weights. headline_budget: fixed before any result is seen; the nearest
+    budget is taken. validation_labels: at most so many validation labels are used for choosing settings; None = all.
+    resamples: of the bootstrap. supervised: include training from scratch, the slowest arm.
+    """
+
+    target: str
+    where: str | None = None
+    budgets: tuple[int, ...] | None = None
+    seeds: int = 5
+    headline_budget: int = 50
+    validation_labels: int | None = None
+    resamples: int = 1000
+    supervised: bool = True
+    supervised_learning_rate: float = 1e-3
+
+
+@dataclass
+class Evaluated:
+    """All that the report and the final classifier need."""
+
+    task: Task
+    arms: list[Arm]
+    curves: LabelEfficiency
+    resamples: Resamples
+    features: np.ndarray
+    classifier: Probe
+    seconds: float
+
+
+def make_task(
+    collection: Collection, pretrained: Pretrained, settings: EvaluateSettings, *, features_folder: Path | None
+) -> Task:
+    """Target, split and pixels together, checked.
+
+    Raises FewlabelError when a part holds no usable label or one class only, each naming what to do.
+    """
+    target = collection.target(settings.target)
+    split = pretrained.splits[0]
+    if settings.where:
+        rows = collection.where(settings.where)
+        if len(rows) == 0:
+            raise FewlabelError(f"No image fulfils {settings.where!r}: check the column names and values.")
+        split = split.within(rows)
+    usable = np.flatnonzero(target.usable)
+    labelled = split.within(usable)
+    val = labelled.val
+    if settings.validation_labels is not None and settings.validation_labels < len(val):
+        order = nested_budgets(target.values[val], collection.patients()[val], [settings.validation_labels], seed=0)
+        val = val[order[settings.validation_labels]]
+    resolved = pretrained.settings
+    channels, size_px = resolved.channels or 1, resolved.size_px or 64
+    task = Task(
+        collection, target, pretrained.splits[0], collection.square(pretrained.store_px, channels=channels), size_px,
+        resolved.encoder_settings, resolved.flips, labelled.train, val, labelled.test, features_folder,
+    )  # fmt: skip
+    _check_task(task)
+    return task
+
+
+def _check_task(task: Task) -> None:
+    target = task.target
+    for part, rows in (("training", task.train), ("validation", task.val), ("test", task.test)):
+        if len(rows) == 0:
+            raise FewlabelError(
+                f"No {part} image has a usable label for {target.name!r} ({target.uncertain} uncertain, "
+                f"{target.not_mentioned} not mentioned in all): label more images, or choose another target."
+            )
+        if target.kind == "number":
+            if np.ptp(task.y[rows]) == 0:
+                raise FewlabelError(f"All {part} values of {target.name!r} are the same: there is nothing to learn.")
+            continue
+        present = np.unique(task.y[rows])
+        if len(present) < 2:
+            name = target.classes[int(present[0])]
+            raise FewlabelError(
+                f"All {len(rows)} labelled {part} images are {target.name} = {name}: at least two classes are needed "
+                "in each part. Label images of the other class, or check the spelling in the label file."
+            )
+
+
+def choose_budgets(asked: Sequence[int] | None, available: int) -> list[int]:
+    """The label budgets, with all labels as the last. Raises FewlabelError for one that is too large or too small."""
+    if asked is None:
+        return [budget for budget in DEFAULT_BUDGETS if budget < available] + [available]
+    wrong = [budget for budget in asked if budget < 2 or budget > available]
+    if wrong:
+        raise FewlabelError(
+            f"A budget of {wrong[0]} labels was asked for, but the training part has {available} usable labels: "
+            f"use budgets from 2 to {available}."
+        )
+    return sorted({*asked, available})
+
+
+def make_arms(task: Task, pretrained: Sequence[Pretrained], settings: EvaluateSettings, folder: Path | None) -> list[Arm]:
+    """SimCLR with both probes, random-init features, supervised from scratch, pixels, and image statistics."""
+    features = encoder_features(task, [one.encoder for one in pretrained])
+    pixels, statistics = pixel_features(task), statistics_features(task)
+    linear = "ridge regression" if task.target.kind == "number" else "logistic regression"
+    arms = [
+        probe_arm("simclr", "SimCLR, linear probe", "method", task, features),
+        probe_arm("simclr-knn", "SimCLR, nearest neighbours", "method", task, features, "neighbours"),
+        probe_arm("random", "random-init features, linear probe", "control", task, random_features(task)),
+        probe_arm("pixels", f"16 x 16 pixels, {linear}", "baseline", task, lambda seed: pixels),
+        probe_arm("statistics", f"six image statistics, {linear}", "control", task, lambda seed: statistics),
+    ]
+    if settings.supervised:
+        arms.insert(2, supervised_arm(task, folder, settings.supervised_learning_rate))
+    return arms
+
+
+def evaluate_encoders(
+    collection: Collection,
+    pretrained: Sequence[Pretrained],
+    settings: EvaluateSettings,
+    *,
+    folder: Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> Evaluated:
+    """Compare all arms at all budgets and seeds, and fit the final classifier on all training labels.
+
+    pretrained: the same pretraining with one or more seeds; label seed s uses encoder s modulo their number.
+    folder: where features and trained outputs are cached, so that an interrupted evaluation goes on; None = nowhere.
+    """
+    started = time.perf_counter()
+    task = make_task(collection, pretrained[0], settings, features_folder=folder and folder / "features")
+    budgets = choose_budgets(settings.budgets, len(task.train))
+    arms = make_arms(task, pretrained, settings, folder and folder / "outputs")
+    patients = collection.patients()
+    resamples = draw_resamples(patients[task.test], resamples=settings.resamples, seed=0)
+    curves = compare_arms(
+        arms, task.y[task.test], _rows_for(task, patients, budgets), resamples,
+        kind=task.target.kind, budgets=budgets, seeds=range(settings.seeds), progress=progress,
+    )  # fmt: skip
+    features = encoder_features(task, [pretrained[0].encoder])(0)
+    classifier = fit_probe(task, features, task.train, "linear")
+    return Evaluated(task, arms, curves, resamples, features, classifier, time.perf_counter() - started)
+
+
+def _rows_for(task: Task, patients: np.ndarray, budgets: Sequence[int]) -> Callable[[int], dict[int, np.ndarray]]:
+    def rows(seed: int) -> dict[int, np.ndarray]:
+        drawn = nested_budgets(task.y[task.train], patients[task.train], budgets, seed=seed)
+        return {budget: task.train[positions] for budget, positions in drawn.items()}
+
+    return rows
+

@@ -1,0 +1,49 @@
+"""Pictures for the report: views of eight images, and the most confident mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+
+from fewlabel.views import ViewSettings, draw_views, plain_view, to_unit_range
+
+TILE_PX = 112
+
+
+def to_picture(image: np.ndarray, side_px: int = TILE_PX) -> np.ndarray:
+    """One image (C, S, S) in [0, 1] -> (side, side, 3) uint8, enlarged without inventing detail."""
+    grey = np.repeat(image, 3, axis=0) if image.shape[0] == 1 else image
+    picture = PIL.Image.fromarray((np.clip(grey, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
+    return np.asarray(picture.resize((side_px, side_px), PIL.Image.Resampling.BICUBIC))
+
+
+def save_grid(rows: Sequence[Sequence[np.ndarray]], path: Path, gap_px: int = 4) -> None:
+    """Pictures (side, side, 3) in rows of equal length -> one PNG on a neutral ground."""
+    side = rows[0][0].shape[0]
+    step = side + gap_px
+    canvas = np.full((len(rows) * step - gap_px, len(rows[0]) * step - gap_px, 3), 128, np.uint8)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            canvas[i * step : i * step + side, j * step : j * step + side] = picture
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(canvas).save(path)
+
+
+def views_figure(pixels: np.ndarray, rows: np.ndarray, settings: ViewSettings, path: Path, seed: int = 0) -> None:
+    """Eight images (columns): as they are, and four of their random views below."""
+    images = torch.from_numpy(np.ascontiguousarray(pixels[rows[:8]]))
+    generator = torch.Generator().manual_seed(seed)
+    grid = [to_unit_range(images), *draw_views(images, settings, 4, generator)]
+    save_grid([[to_picture(image.numpy()) for image in line] for line in grid], path)
+
+
+def case_figure(pixels: np.ndarray, row: int, path: Path) -> None:
+    """One image of the collection as a PNG."""
+    image = to_unit_range(torch.from_numpy(np.ascontiguousarray(pixels[row : row + 1])))
+    plain = draw_views(image, plain_view(image.shape[-1]), 1, torch.Generator())[0][0].numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(to_picture(plain, side_px=max(224, plain.shape[-1]))).save(path)

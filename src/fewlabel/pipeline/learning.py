@@ -1,0 +1,193 @@
+"""`fewlabel learn`, the main job: pretrain, probe, evaluate, keep a classifier, report. And `evaluate` on its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fewlabel.collection import Collection
+from fewlabel.pipeline.evaluating import EvaluateSettings, Evaluated, evaluate_encoders
+from fewlabel.pipeline.predicting import save_classifier
+from fewlabel.pipeline.pretraining import (
+    Pretrained, PretrainSettings, pretrain, resolve_settings, split_of,
+)  # fmt: skip
+from fewlabel.pipeline.results import build_results
+from fewlabel.pipeline.runs import ENCODER, load_encoder, read_json, read_split, versions, write_json, write_split
+from fewlabel.report import write_report
+from fewlabel.splits import Split
+from fewlabel.training import FitResult
+from fewlabel.types import JSON, FewlabelError, ProgressCallback
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a run gave: the folder, the report, the headline, and results.json as a dictionary."""
+
+    out: Path
+    report: Path
+    headline: str
+    results: JSON
+
+
+def learn(
+    collection: Collection | str | Path,
+    target: str,
+    out: str | Path,
+    *,
+    pretrain_on: Sequence[Collection | str | Path] = (),
+    pretraining: PretrainSettings | None = None,
+    evaluation: EvaluateSettings | None = None,
+    pretraining_seeds: int = 1,
+    drop_leaks: bool = False,
+    tensorboard: bool = False,
+    bar: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Learned:
+    """The main job on one collection.
+
+    target: what to learn, see `Collection.target`. pretrain_on: further collections, used without labels.
+    pretraining_seeds: how often to pretrain; the label seeds are shared out among the encoders.
+    The same call continues an interrupted run. Raises FewlabelError, one sentence, for every mistake of the user.
+    """
+    out, main = Path(out), _open(collection)
+    others = [_open(other) for other in pretrain_on]
+    settings = replace(evaluation or EvaluateSettings(target), target=target)
+    chosen = resolve_settings(pretraining or PretrainSettings(), [main, *others])
+    wanted = main.target(target)
+    strata = None if wanted.kind == "number" else wanted.values
+    splits = [split_of(main, seed=chosen.seed, strata=strata, drop=drop_leaks)]
+    splits += [whole(other) for other in others]
+    run = {"command": "learn", "collection": str(main.path), "pretrain_on": [str(other.path) for other in others],
+           "pretraining": asdict(chosen), "evaluation": asdict(settings), "pretraining_seeds": pretraining_seeds}  # fmt: skip
+    _check_same_run(out, run)
+    write_json(out / "run.json", run)
+    started, encoders = time.perf_counter(), []
+    for seed in range(pretraining_seeds):
+        folder = out / "pretrain" / f"seed-{seed}"
+        seeded = replace(chosen, seed=chosen.seed + seed)
+        encoders.append(
+            pretrain([main, *others], folder, seeded, splits=splits, drop=drop_leaks, tensorboard=tensorboard, progress=bar)
+        )
+    write_split(out / "split.csv", [main, *others], encoders[0].splits)
+    return _finish(main, encoders, settings, out, run, time.perf_counter() - started, progress)
+
+
+def evaluate(
+    collection: Collection | str | Path,
+    target: str,
+    model: str | Path,
+    out: str | Path,
+    *,
+    evaluation: EvaluateSettings | None = None,
+    drop_leaks: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Learned:
+    """Evaluate an encoder made by `pretrain` or `learn` on a target; with baselines, intervals and report.
+
+    model: the folder of the run. The split that the run kept for this collection holds; a collection that the run
+    has not seen is split by patient, and none of its test images may have been pretrained on.
+    """
+    out, model, main = Path(out), Path(model), _open(collection)
+    folders = sorted((model / "pretrain").glob("seed-*")) or [model]
+    settings = replace(evaluation or EvaluateSettings(target), target=target)
+    encoders = [_load_pretrained(folder, main, settings, drop_leaks) for folder in folders]
+    run = {"command": "evaluate", "collection": str(main.path), "model": str(model), "evaluation": asdict(settings),
+           "pretraining": asdict(encoders[0].settings)}  # fmt: skip
+    _check_same_run(out, run)
+    write_json(out / "run.json", run)
+    write_split(out / "split.csv", [main], encoders[0].splits)
+    return _finish(main, encoders, settings, out, run, 0.0, progress)
+
+
+def _open(collection: Collection | str | Path) -> Collection:
+    return collection if isinstance(collection, Collection) else Collection.open(Path(collection))
+
+
+def whole(collection: Collection) -> Split:
+    """Every image is for training: a collection that is only pretrained on."""
+    none = np.array([], dtype=np.int64)
+    return Split(np.arange(len(collection)), none, none, origin="all images, for pretraining only")
+
+
+def _check_same_run(out: Path, run: JSON) -> None:
+    if not (out / "run.json").exists():
+        if out.exists() and any(out.iterdir()):
+            raise FewlabelError(f"{out} is not empty and holds no run: give a new folder with --out.")
+        return
+    there = read_json(out / "run.json", "fewlabel learn")
+    for key, value in _flat(run).items():
+        old = _flat(there).get(key)
+        if old != value and not (old is None and key not in _flat(there)):
+            raise FewlabelError(
+                f"{out} holds a run with another setting ({key}: {old} there, {value} here): "
+                "give the same settings to continue it, or another --out to start a new one."
+            )
+
+
+def _flat(content: JSON, prefix: str = "") -> JSON:
+    flat: JSON = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings, drop: bool) -> Pretrained:
+    made = read_json(folder / "pretrain.json", "fewlabel pretrain")
+    chosen = PretrainSettings(**made["settings"])
+    split = read_split(folder / "split.csv", main)
+    if split is None:
+        wanted = main.target(settings.target)
+        strata = None if wanted.kind == "number" else wanted.values
+        split = split_of(main, seed=chosen.seed, strata=strata, drop=drop)
+    elif len(split.test) == 0:
+        raise FewlabelError(
+            f"{folder} was pretrained on every image of {main.name}: no image is left to test on. Use fewlabel learn, "
+            "or pretrain with this collection's test part held out."
+        )
+    encoder = load_encoder(folder / ENCODER)
+    history = [row for row in _history(folder)]
+    return Pretrained(
+        encoder, chosen, int(made["store_px"]), [split],
+        FitResult(steps=int(made["steps"]), warnings=list(made["warnings"]), history=history), int(made["images"]),
+    )  # fmt: skip
+
+
+def _history(folder: Path) -> list[JSON]:
+    import json
+
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _finish(
+    main: Collection, encoders: Sequence[Pretrained], settings: EvaluateSettings, out: Path, run: JSON,
+    pretrain_seconds: float, progress: ProgressCallback | None,
+) -> Learned:  # fmt: skip
+    evaluated = evaluate_encoders(main, encoders, settings, folder=out, progress=progress)
+    results = build_results(main, encoders, evaluated, settings, out)
+    results["seconds"] = {
+        "pretrain": pretrain_seconds, "evaluate": evaluated.seconds, "total": pretrain_seconds + evaluated.seconds
+    }  # fmt: skip
+    results["versions"] = versions()
+    results["settings"] = {**run, "data_fingerprint": main.fingerprint}
+    write_json(out / "run.json", {**run, "data_fingerprint": main.fingerprint, "versions": results["versions"]})
+    _save_model(encoders[0], evaluated, out, main)
+    write_json(out / "results.json", results)
+    report = write_report(out)
+    headline = (results["headline"] or {}).get("sentence") or "No reference was trained: labels saved are not measured."
+    return Learned(out, report, headline, results)
+
+
+def _save_model(pretrained: Pretrained, evaluated: Evaluated, out: Path, main: Collection) -> None:
+    save_classifier(
+        out / "model", pretrained.encoder, evaluated.classifier, evaluated.task.target,
+        size_px=evaluated.task.size_px, store_px=pretrained.store_px, max_side_px=main.max_side_px, labels=len(evaluated.task.train),
+        trained_on=main.name,
+    )  # fmt: skip

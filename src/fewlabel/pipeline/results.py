@@ -1,0 +1,338 @@
+"""results.json: everything that the report shows, as numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewlabel.collection import Collection
+from fewlabel.evaluation.intervals import Bootstrap, paired_difference
+from fewlabel.evaluation.labels_saved import Curve, labels_saved
+from fewlabel.pipeline.evaluating import EvaluateSettings, Evaluated
+from fewlabel.pipeline.figures import case_figure, views_figure
+from fewlabel.pipeline.pretraining import Pretrained, longest_sides
+from fewlabel.types import JSON, FewlabelError
+
+SHORTCUT_MARGIN = 0.02
+MISTAKES = 12
+MAP_POINTS = 1500
+
+
+def build_results(
+    collection: Collection, pretrained: Sequence[Pretrained], evaluated: Evaluated, settings: EvaluateSettings, out: Path
+) -> JSON:
+    """The content of results.json; writes the pictures to out/figures."""
+    task, curves = evaluated.task, evaluated.curves
+    made = is_made(collection)
+    saved = _labels_saved(evaluated)
+    headline_budget = min(curves.budgets, key=lambda budget: (abs(budget - settings.headline_budget), budget))
+    headline = next((one for one in saved if one["budget"] == headline_budget), None)
+    views_figure(
+        task.pixels, task.split.train, pretrained[0].settings.view_settings, out / "figures" / "views.png"
+    )
+    return {
+        "format": 1,
+        "title": f"{task.target.name} in {collection.name}",
+        "made_images": made,
+        "target": {
+            "name": task.target.name, "kind": task.target.kind, "classes": list(task.target.classes),
+            "where": settings.where,
+        },
+        "metric": curves.suite.main,
+        "metric_labels": curves.suite.labels,
+        "higher_is_better": curves.suite.higher_is_better,
+        "arms": [{"key": arm.key, "label": arm.label, "role": arm.role} for arm in evaluated.arms],
+        "budgets": curves.budgets,
+        "seeds": curves.seeds,
+        "metrics": _metric_rows(evaluated),
+        "differences": _difference_rows(evaluated),
+        "headline": headline,
+        "labels_saved": saved,
+        "roc": _roc(evaluated, headline_budget),
+        "calibration": _calibration(evaluated, headline_budget),
+        "scatter": _scatter(evaluated),
+        "embedding": _embedding(evaluated),
+        "views_figure": "figures/views.png",
+        "mistakes": _mistakes(collection, evaluated, out),
+        "health": _health(pretrained[0]),
+        "data": data_facts(collection, pretrained, evaluated),
+        "warnings": _warnings(collection, pretrained, evaluated),
+    }  # fmt: skip
+
+
+def is_made(collection: Collection) -> bool:
+    """True if the images say of themselves that they are made (a column `made`)."""
+    try:
+        values = collection.column("made")
+    except FewlabelError:
+        return False
+    return bool(np.any(np.isin(values.astype(str), ("1", "1.0", "True", "true"))))
+
+
+def _metric_rows(evaluated: Evaluated) -> list[JSON]:
+    rows = []
+    for (arm, budget), measures in evaluated.curves.bootstraps.items():
+        for name, measure in measures.items():
+            low, high = measure.interval()
+            rows.append({
+                "arm": arm, "budget": budget, "name": name, "value": measure.value, "low": low, "high": high,
+                "n": measure.n, "patients": measure.patients, "unit": "", "per_seed": measure.seed_values,
+            })  # fmt: skip
+    return rows
+
+
+def _difference_rows(evaluated: Evaluated) -> list[JSON]:
+    """SimCLR's linear probe against every other arm, at every budget, paired."""
+    curves, rows = evaluated.curves, []
+    for arm in evaluated.arms:
+        if arm.key == "simclr":
+            continue
+        for budget in curves.budgets:
+            a, b = curves.main("simclr", budget), curves.main(arm.key, budget)
+            difference = paired_difference(a, b)
+            rows.append({
+                "arm": "simclr", "reference": arm.key, "budget": budget, "name": curves.suite.main,
+                "value": difference.value, "low": difference.low, "high": difference.high, "p": difference.p,
+                "n": a.n, "patients": a.patients,
+            })  # fmt: skip
+    return rows
+
+
+def _labels_saved(evaluated: Evaluated) -> list[JSON]:
+    """SimCLR against training from scratch, at every budget below all labels."""
+    keys = [arm.key for arm in evaluated.arms]
+    if "supervised" not in keys:
+        return []
+    curves = evaluated.curves
+    arm = Curve.of("SimCLR", {budget: curves.main("simclr", budget) for budget in curves.budgets})
+    reference = Curve.of("training from scratch", {b: curves.main("supervised", b) for b in curves.budgets})
+    name = curves.suite.labels[curves.suite.main]
+    saved = labels_saved(
+        arm, reference, metric=f"{'an' if name[0] in 'AEIOU' else 'a'} {name}",
+        higher_is_better=curves.suite.higher_is_better,
+    )  # fmt: skip
+    return [{"arm": "simclr", "reference": "supervised", **one.as_json()} for one in saved]
+
+
+def _positive(evaluated: Evaluated, arm: str, budget: int) -> np.ndarray:
+    return evaluated.curves.outputs[arm, budget][:, :, 1]  # (S, N)
+
+
+def _roc(evaluated: Evaluated, budget: int) -> list[JSON]:
+    """Mean ROC over seeds at two budgets with a band over resamples, on a common grid of false positive rates."""
+    if evaluated.task.target.kind != "binary":
+        return []
+    from sklearn.metrics import roc_curve
+
+    task, curves = evaluated.task, evaluated.curves
+    y, grid = task.y[task.test], np.linspace(0, 1, 101)
+    weights = evaluated.resamples.weights[:200].astype(float)
+    rows = []
+    for arm in ("simclr", "supervised", "random"):
+        for at in sorted({budget, curves.budgets[-1]}):
+            if (arm, at) not in curves.outputs:
+                continue
+            scores = _positive(evaluated, arm, at)
+            mean = np.mean([_on_grid(roc_curve(y, score), grid) for score in scores], axis=0)
+            drawn = [
+                _on_grid(roc_curve(y, scores[i % len(scores)], sample_weight=weight), grid)
+                for i, weight in enumerate(weights)
+                if len(np.unique(y[weight > 0])) == 2
+            ]
+            low, high = np.quantile(drawn, (0.025, 0.975), axis=0) if drawn else (mean, mean)
+            rows.append({"arm": arm, "budget": at, "fpr": grid, "tpr": mean, "tpr_low": low, "tpr_high": high})
+    return rows
+
+
+def _on_grid(curve: tuple[np.ndarray, np.ndarray, np.ndarray], grid: np.ndarray) -> np.ndarray:
+    fpr, tpr, _ = curve
+    on_grid = np.interp(grid, fpr, tpr)
+    on_grid[0] = 0.0
+    return on_grid
+
+
+def _calibration(evaluated: Evaluated, budget: int) -> list[JSON]:
+    if evaluated.task.target.kind != "binary":
+        return []
+    task, curves = evaluated.task, evaluated.curves
+    rows = []
+    for arm in ("simclr", "supervised"):
+        for at in sorted({budget, curves.budgets[-1]}):
+            if (arm, at) not in curves.outputs:
+                continue
+            p = _positive(evaluated, arm, at).ravel()
+            y = np.tile(task.y[task.test], len(curves.seeds))
+            place = np.clip((p * 10).astype(int), 0, 9)
+            filled = [b for b in range(10) if np.any(place == b)]
+            rows.append({
+                "arm": arm, "budget": at, "predicted": [p[place == b].mean() for b in filled],
+                "observed": [y[place == b].mean() for b in filled],
+                "count": [int(round((place == b).sum() / len(curves.seeds))) for b in filled],
+            })  # fmt: skip
+    return rows
+
+
+def _scatter(evaluated: Evaluated) -> JSON | None:
+    if evaluated.task.target.kind != "number":
+        return None
+    task, curves = evaluated.task, evaluated.curves
+    return {"truth": task.y[task.test], "prediction": curves.outputs["simclr", curves.budgets[-1]].mean(axis=0)}
+
+
+def _embedding(evaluated: Evaluated) -> JSON | None:
+    """A map of at most 1,500 test images: t-SNE of their features after PCA to 50."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    task = evaluated.task
+    rows = task.test
+    if len(rows) > MAP_POINTS:
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[:MAP_POINTS])
+    if len(rows) < 10:
+        return None
+    features = evaluated.features[rows]
+    reduced = PCA(min(50, *features.shape), random_state=0).fit_transform(features)
+    perplexity = min(30.0, (len(rows) - 1) / 4)
+    places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
+    target = task.target
+    if target.kind == "number":
+        labels: list[Any] = [float(value) for value in task.y[rows]]
+    else:
+        labels = [_class_label(evaluated, int(value)) for value in task.y[rows]]
+    return {
+        "method": f"t-SNE of the SimCLR features of {len(rows)} test images (made without labels), seed 0",
+        "x": places[:, 0], "y": places[:, 1], "label": labels,
+        "kind": "number" if target.kind == "number" else "category",
+    }  # fmt: skip
+
+
+def _class_label(evaluated: Evaluated, value: int) -> str:
+    target = evaluated.task.target
+    if target.kind == "binary":
+        return target.name if value else f"not {target.name}"
+    return target.classes[value]
+
+
+def _mistakes(collection: Collection, evaluated: Evaluated, out: Path) -> list[JSON]:
+    """The test images that the final classifier gets most confidently wrong."""
+    task = evaluated.task
+    predicted = evaluated.classifier.predict(evaluated.features[task.test])
+    truth, names = task.y[task.test], collection.column("case:source")
+    if task.target.kind == "number":
+        order = np.argsort(-np.abs(predicted - truth))[:MISTAKES]
+        said = [(f"{truth[i]:.4g}", f"{predicted[i]:.4g}", None) for i in order]
+    else:
+        called = predicted.argmax(axis=1)
+        confidence = predicted.max(axis=1)
+        order = [i for i in np.argsort(-confidence) if called[i] != truth[i]][:MISTAKES]
+        said = [
+            (_class_label(evaluated, int(truth[i])), _class_label(evaluated, int(called[i])), float(confidence[i]))
+            for i in order
+        ]
+    rows = []
+    for rank, (i, (true, called_as, probability)) in enumerate(zip(order, said, strict=True)):
+        figure = f"figures/mistake-{rank}.png"
+        case_figure(task.pixels, int(task.test[i]), out / figure)
+        rows.append({
+            "case": str(names[task.test[i]]), "truth": true, "prediction": called_as, "probability": probability,
+            "figure": figure,
+        })  # fmt: skip
+    return rows
+
+
+def _health(pretrained: Pretrained) -> JSON | None:
+    history = [row for row in pretrained.fit.history if "alignment" in row]
+    if not history:
+        return None
+    keys = ("step", "loss", "alignment", "uniformity", "effective_rank")
+    return {**{key: [row[key] for row in history] for key in keys}, "warnings": pretrained.fit.warnings}
+
+
+def data_facts(collection: Collection, pretrained: Sequence[Pretrained], evaluated: Evaluated) -> JSON:
+    """Who is in which part, and what is known of the images."""
+    task, target = evaluated.task, evaluated.task.target
+    patients = collection.patients()
+    parts = {"train": task.train, "val": task.val, "test": task.test}
+    counts = {
+        part: {name: int((task.y[rows] == code).sum()) for code, name in enumerate(target.classes)}
+        for part, rows in parts.items()
+    }
+    groups = {kind: collection.column(f"case:{kind}_group") for kind in ("exact", "near")}
+    sides = longest_sides(collection)
+    quarantine = [{"file": name, "reason": reason} for name, reason in collection.quarantine]
+    return {
+        "images": len(collection), "patients": int(patients.max() + 1) if len(patients) else 0,
+        **{part: len(rows) for part, rows in parts.items()},
+        **{f"{part}_patients": len(np.unique(patients[rows])) for part, rows in parts.items()},
+        "label_counts": counts, "uncertain": target.uncertain, "not_mentioned": target.not_mentioned,
+        "spacing_mm": _spacing(collection),
+        "modalities": dict(Counter(str(m) or "not stated" for m in collection.column("case:modality"))),
+        "image_sizes": f"{sides.min()} px" if sides.min() == sides.max() else f"{sides.min()} to {sides.max()} px",
+        "quarantine": quarantine[:50], "quarantine_total": len(quarantine),
+        **{f"{kind}_duplicate_groups": int(len(np.unique(g[g >= 0]))) for kind, g in groups.items()},
+        "dropped_for_leakage": sum(len(split.dropped) for split in pretrained[0].splits),
+        "split": pretrained[0].splits[0].origin, "pretraining_images": pretrained[0].images,
+        "validation_labels": len(task.val),
+    }  # fmt: skip
+
+
+def _spacing(collection: Collection) -> str:
+    known = [tuple(spacing) for spacing in collection.column("case:spacing_mm") if spacing is not None and len(spacing)]
+    if not known:
+        return "not stated"
+    last = np.array([spacing[-1] for spacing in known])
+    return f"{last.min():.3g} to {last.max():.3g} mm ({len(known)} of {len(collection)} images state it)"
+
+
+def _warnings(collection: Collection, pretrained: Sequence[Pretrained], evaluated: Evaluated) -> list[str]:
+    task = evaluated.task
+    found = [text for one in pretrained for text in one.fit.warnings]
+    if is_made(collection):
+        found.append("These images are made by a program. The figures show that the method runs, not what it is worth.")
+    found += _shortcut_warnings(evaluated)
+    if not any(collection.column("case:patient_id")):
+        found.append(
+            "No patient numbers were given: each image counts as its own patient. If patients have several images, "
+            "the split may leak and the intervals are too narrow."
+        )
+    dropped = sum(len(split.dropped) for split in pretrained[0].splits)
+    if dropped:
+        found.append(f"{dropped} images were left out because they also lie in another part of the split.")
+    tested = len(np.unique(collection.patients()[task.test]))
+    if tested < 50:
+        found.append(f"The test part holds {tested} patients: the intervals are rough.")
+    return found
+
+
+def _shortcut_warnings(evaluated: Evaluated) -> list[str]:
+    """Controls that see no anatomy, or learned nothing, must stay well below the trained model."""
+    curves = evaluated.curves
+    budget = curves.budgets[-1]
+    trained, found = curves.main("simclr", budget), []
+    words = {
+        "random": "features of the same network with random weights",
+        "statistics": "six plain image statistics (mean, deviation, borders)",
+    }
+    for key, what in words.items():
+        control = curves.main(key, budget)
+        if _close(trained, control, curves.suite.higher_is_better, curves.suite.main):
+            difference = paired_difference(trained, control)
+            found.append(
+                f"With all {budget} labels, {what} come close to SimCLR ({control.value:.3f} against "
+                f"{trained.value:.3f}; difference {difference.value:+.3f}, 95 % interval {difference.low:+.3f} to "
+                f"{difference.high:+.3f}). That is the mark of a shortcut: much of this label can be told from how "
+                "the image was taken. Look at what the classes differ in before trusting any of these figures."
+            )
+    return found
+
+
+def _close(trained: Bootstrap, control: Bootstrap, higher_is_better: bool, name: str) -> bool:
+    difference = paired_difference(trained, control)
+    if name == "auroc":
+        return difference.low <= SHORTCUT_MARGIN
+    worse = -difference.value if not higher_is_better else difference.value
+    return worse <= SHORTCUT_MARGIN * abs(control.value)
