@@ -142,7 +142,7 @@ def test_encrypted_damaged_and_nested(tmp_path, scratch):
     for start in (data.index(b"PK\x03\x04") + 6, data.index(b"PK\x01\x02") + 8):
         data[start] |= 1
     (tmp_path / "x.zip").write_bytes(data)
-    assert "encrypted" in listed(tmp_path / "x.zip", scratch)[1]["x.zip"]
+    assert "with its password first" in listed(tmp_path / "x.zip", scratch)[1]["x.zip"]
     whole = tarred(tmp_path / "t.tar.gz", [(tarfile.TarInfo("a.png"), os.urandom(5000))], "w:gz").read_bytes()
     (tmp_path / "t.tar.gz").write_bytes(whole[:-1500])
     assert "damaged" in listed(tmp_path / "t.tar.gz", scratch)[1]["t.tar.gz"]

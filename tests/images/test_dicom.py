@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,14 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLossless,
     RLELossless,
 )
 
 from fewlabel.images import read_file
+from fewlabel.images.quiet import muted_stderr
 from fewlabel.types import UnreadableImage
 
 GREY = np.arange(20, dtype=np.uint16).reshape(4, 5) * 100
@@ -503,3 +506,24 @@ def test_a_value_that_breaks_its_type_is_one_sentence(target):
         read_file(target)
     assert "DICOM header is broken" in str(caught.value)
     assert "Instead received" not in str(caught.value)
+
+
+def test_a_file_cut_in_its_compressed_pixels(target):
+    dataset = dicom(GREY)
+    dataset.compress(RLELossless)
+    save(dataset, target)
+    target.write_bytes(target.read_bytes()[:-20])
+    with pytest.raises(UnreadableImage, match="the file is cut short"):
+        read_file(target)
+
+
+def test_gdcm_which_may_abort_the_process_is_never_asked(target):
+    save(jpeg(GREY.astype(np.uint8), JPEGBaseline8Bit, level=100), target)
+    assert said(read_file(target), "with pillow")
+
+
+def test_what_decoders_write_to_descriptor_2_is_muted_and_then_heard_again(capfd):
+    with muted_stderr(), muted_stderr():
+        os.write(2, b"from a C library")
+    os.write(2, b"afterwards")
+    assert capfd.readouterr().err == "afterwards"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,8 @@ def test_slices_are_sorted_by_position_whatever_the_file_names(tmp_path_factory,
     assert image.pixels[0, :, 0, 0].tolist() == (expected[::-1] if flipped else expected)
     assert image.spacing_mm == (2.5, 0.5, 0.75)
     assert image.warnings == ()
+    shuffled = replace(source, paths=tuple(sorted(source.paths)))
+    assert (read(shuffled).pixels == image.pixels).all()
 
 
 def test_the_affine_maps_column_row_slice_to_ras(folder):
