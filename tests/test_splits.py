@@ -6,8 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewlabel.splits import (
-    PARTS, Split, check_leaks, draw_split, drop_leaks, find_leaks, linked_groups, nested_budgets, official_split,
-)  # fmt: skip
+    PARTS,
+    Split,
+    check_leaks,
+    draw_split,
+    drop_leaks,
+    find_leaks,
+    linked_groups,
+    nested_budgets,
+    official_split,
+)
 from fewlabel.types import FewlabelError
 
 NONE = np.full(6, -1)
@@ -78,9 +86,11 @@ def test_leaks_are_found_named_and_dropped_from_training_only() -> None:
     near = np.array([-1, -1, 5, 5, -1, -1])
     leaks = find_leaks(leaky(), patients, exact, near)
     assert {(leak.kind, leak.row_a, leak.row_b) for leak in leaks} == {
-        ("exact duplicate", 0, 4), ("patient", 1, 5), ("near duplicate", 2, 3),
-    }  # fmt: skip
-    with pytest.raises(FewlabelError, match="e.png \\(test\\).*--drop-leaks"):
+        ("exact duplicate", 0, 4),
+        ("patient", 1, 5),
+        ("near duplicate", 2, 3),
+    }
+    with pytest.raises(FewlabelError, match=r"e\.png \(test\).*--drop-leaks"):
         check_leaks(leaks, ["a.png", "b.png", "c.png", "d.png", "e.png", "f.png"])
     mended = drop_leaks(leaky(), patients, exact, near)
     assert mended.train.tolist() == []
@@ -130,5 +140,5 @@ def test_number_budgets_leave_out_missing_ones() -> None:
 
 
 def test_budget_above_the_data() -> None:
-    with pytest.raises(FewlabelError, match="budget of 50 labels.*has 4"):
+    with pytest.raises(FewlabelError, match=r"budget of 50 labels.*has 4"):
         nested_budgets(np.array([0, 1, 0, 1, -1]), np.arange(5), [2, 50], seed=0)

@@ -9,8 +9,16 @@ import torch.nn.functional as F
 
 from fewlabel.types import FewlabelError
 from fewlabel.views import (
-    ViewSettings, _affine, draw_view, draw_views, light_views, medical_views, plain_view, simclr_views, to_unit_range,
-)  # fmt: skip
+    ViewSettings,
+    _affine,
+    draw_view,
+    draw_views,
+    light_views,
+    medical_views,
+    plain_view,
+    simclr_views,
+    to_unit_range,
+)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -89,7 +97,9 @@ def test_rotation_is_by_the_stated_angle() -> None:
 
 def test_blur_keeps_the_mean_and_lowers_the_contrast() -> None:
     images = torch.rand(8, 1, 40, 40)
-    blurred = draw_view(images, replace(plain_view(40), blur_probability=1.0, blur_sigma_px=(1.0, 1.0)), seeded())
+    blurred = draw_view(
+        images, replace(plain_view(40), blur_probability=1.0, blur_sigma_px=(1.0, 1.0)), seeded()
+    )
     assert torch.allclose(blurred.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)), atol=0.02)
     assert bool((blurred.std(dim=(1, 2, 3)) < 0.7 * images.std(dim=(1, 2, 3))).all())
 

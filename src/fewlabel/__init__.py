@@ -13,16 +13,34 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Collection": "collection", "import_images": "collection",
-    "pretrain": "pipeline", "evaluate": "pipeline", "learn": "pipeline", "predict": "pipeline",
-    "PretrainSettings": "pipeline", "EvaluateSettings": "pipeline",
-    "FewlabelError": "types", "Image": "types", "Metric": "types", "Schedule": "types",
-}  # fmt: skip
+    "Collection": "collection",
+    "import_images": "collection",
+    "pretrain": "pipeline",
+    "evaluate": "pipeline",
+    "learn": "pipeline",
+    "predict": "pipeline",
+    "PretrainSettings": "pipeline",
+    "EvaluateSettings": "pipeline",
+    "FewlabelError": "types",
+    "Image": "types",
+    "Metric": "types",
+    "Schedule": "types",
+}
 
 __all__ = [
-    "Collection", "EvaluateSettings", "FewlabelError", "Image", "Metric", "PretrainSettings", "Schedule", "evaluate",
-    "import_images", "learn", "predict", "pretrain",
-]  # fmt: skip
+    "Collection",
+    "EvaluateSettings",
+    "FewlabelError",
+    "Image",
+    "Metric",
+    "PretrainSettings",
+    "Schedule",
+    "evaluate",
+    "import_images",
+    "learn",
+    "predict",
+    "pretrain",
+]
 
 
 def __getattr__(name: str) -> Any:

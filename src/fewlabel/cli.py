@@ -21,11 +21,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Out = Annotated[Path, typer.Option("--out", help="Folder for the results; the same command continues an unfinished run.")]
-DropLeaks = Annotated[bool, typer.Option("--drop-leaks", help="Leave leaking images out of training instead of stopping.")]
+Out = Annotated[
+    Path, typer.Option("--out", help="Folder for the results; the same command continues an unfinished run.")
+]
+DropLeaks = Annotated[
+    bool, typer.Option("--drop-leaks", help="Leave leaking images out of training instead of stopping.")
+]
 EncoderName = Annotated[str, typer.Option("--encoder", help="A network that timm knows.")]
-Weights = Annotated[str | None, typer.Option(help="Pretrained weights: a .safetensors file, hf-hub:owner/name, or default.")]
-Size = Annotated[int | None, typer.Option("--size", help="Image size in pixels; 64, or less for small images.")]
+Weights = Annotated[
+    str | None, typer.Option(help="Pretrained weights: a .safetensors file, hf-hub:owner/name, or default.")
+]
+Size = Annotated[
+    int | None, typer.Option("--size", help="Image size in pixels; 64, or less for small images.")
+]
 Steps = Annotated[int, typer.Option(help="Pretraining steps.")]
 BatchSize = Annotated[int, typer.Option(help="Images in a step; two views are made of each.")]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
@@ -36,12 +44,22 @@ Flips = Annotated[bool, typer.Option("--flips", help="Left-right flips, where th
 Loss = Annotated[str, typer.Option(help="nt-xent (the paper's) or info-nce.")]
 Seed = Annotated[int, typer.Option(help="Seed of split, weights, views and order.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard files.")]
-TargetName = Annotated[str, typer.Option("--target", help='A label column, or "column=value", or "column>number".')]
-Where = Annotated[str | None, typer.Option(help="Evaluate on these images only: an SQL expression over the columns.")]
-Budgets = Annotated[str | None, typer.Option(help="Numbers of labels, such as 10,50,250; all labels are added.")]
+TargetName = Annotated[
+    str, typer.Option("--target", help='A label column, or "column=value", or "column>number".')
+]
+Where = Annotated[
+    str | None, typer.Option(help="Evaluate on these images only: an SQL expression over the columns.")
+]
+Budgets = Annotated[
+    str | None, typer.Option(help="Numbers of labels, such as 10,50,250; all labels are added.")
+]
 Seeds = Annotated[int, typer.Option(help="How often labels are drawn and networks initialised.")]
-ValidationLabels = Annotated[int | None, typer.Option(help="Use at most this many validation labels; all by default.")]
-NoSupervised = Annotated[bool, typer.Option("--no-supervised", help="Leave out training from scratch, the slowest arm.")]
+ValidationLabels = Annotated[
+    int | None, typer.Option(help="Use at most this many validation labels; all by default.")
+]
+NoSupervised = Annotated[
+    bool, typer.Option("--no-supervised", help="Leave out training from scratch, the slowest arm.")
+]
 Column = Annotated[str | None, typer.Option(help="Name of that column in the label file.")]
 
 
@@ -49,7 +67,9 @@ Column = Annotated[str | None, typer.Option(help="Name of that column in the lab
 def import_(
     source: Annotated[str, typer.Argument(help="Folder, archive, .npz or image file; or medmnist:NAME.")],
     to: Annotated[Path, typer.Option(help="Folder of the collection; made, or added to.")],
-    labels: Annotated[str | None, typer.Option(help="A CSV file, or the word folders for folder names.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="A CSV file, or the word folders for folder names.")
+    ] = None,
     file_column: Column = None,
     patient_column: Column = None,
     study_column: Column = None,
@@ -57,8 +77,12 @@ def import_(
     split_column: Column = None,
     text_column: Column = None,
     max_side: Annotated[int, typer.Option(help="Larger images are shrunk to this side in pixels.")] = 512,
-    slices: Annotated[bool, typer.Option("--slices", help="Make every slice of a volume an image of its own.")] = False,
-    unlisted: Annotated[str, typer.Option(help='What "A|B" columns say of C: negative, or "not mentioned".')] = "negative",
+    slices: Annotated[
+        bool, typer.Option("--slices", help="Make every slice of a volume an image of its own.")
+    ] = False,
+    unlisted: Annotated[
+        str, typer.Option(help='What "A|B" columns say of C: negative, or "not mentioned".')
+    ] = "negative",
     workers: Annotated[int | None, typer.Option(help="Processes; all cores by default.")] = None,
 ) -> None:
     """Read images (and labels) of any kind into a collection."""
@@ -69,11 +93,21 @@ def import_(
         raise FewlabelError(f'--unlisted is {unlisted!r}: use negative or "not mentioned".')
     with _progress("importing") as progress:
         summary = import_images(
-            source, to, labels="folders" if labels == "folders" else Path(labels) if labels else None,
-            file_column=file_column, patient_column=patient_column, study_column=study_column, view_column=view_column,
-            split_column=split_column, text_column=text_column, max_side_px=max_side, slices=slices,
-            unlisted="negative" if unlisted == "negative" else "not mentioned", workers=workers, progress=progress,
-        )  # fmt: skip
+            source,
+            to,
+            labels="folders" if labels == "folders" else Path(labels) if labels else None,
+            file_column=file_column,
+            patient_column=patient_column,
+            study_column=study_column,
+            view_column=view_column,
+            split_column=split_column,
+            text_column=text_column,
+            max_side_px=max_side,
+            slices=slices,
+            unlisted="negative" if unlisted == "negative" else "not mentioned",
+            workers=workers,
+            progress=progress,
+        )
     print(summary)
 
 
@@ -82,7 +116,9 @@ def learn(
     collection: Annotated[Path, typer.Argument(help="A collection made by fewlabel import.")],
     target: TargetName,
     out: Out,
-    pretrain_on: Annotated[list[Path] | None, typer.Option(help="A further collection to pretrain on; may be repeated.")] = None,
+    pretrain_on: Annotated[
+        list[Path] | None, typer.Option(help="A further collection to pretrain on; may be repeated.")
+    ] = None,
     where: Where = None,
     budgets: Budgets = None,
     seeds: Seeds = 5,
@@ -107,16 +143,35 @@ def learn(
     """The main job: pretrain without labels, learn from few, evaluate, and write report.html."""
     from fewlabel import pipeline
 
-    pretraining = _pretrain_settings(encoder=encoder, weights=weights, size_px=size, steps=steps, batch_size=batch_size,
-        learning_rate=learning_rate, optimizer=optimizer, temperature=temperature, views=views, flips=flips, loss=loss,
-        seed=seed)  # fmt: skip
+    pretraining = _pretrain_settings(
+        encoder=encoder,
+        weights=weights,
+        size_px=size,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        temperature=temperature,
+        views=views,
+        flips=flips,
+        loss=loss,
+        seed=seed,
+    )
     evaluation = _evaluate_settings(target, where, budgets, seeds, validation_labels, no_supervised)
     with _progress("evaluating") as progress:
         learned = pipeline.learn(
-            collection, target, out, pretrain_on=pretrain_on or (), pretraining=pretraining, evaluation=evaluation,
-            pretraining_seeds=pretraining_seeds, drop_leaks=drop_leaks, tensorboard=tensorboard, bar=_is_terminal(),
+            collection,
+            target,
+            out,
+            pretrain_on=pretrain_on or (),
+            pretraining=pretraining,
+            evaluation=evaluation,
+            pretraining_seeds=pretraining_seeds,
+            drop_leaks=drop_leaks,
+            tensorboard=tensorboard,
+            bar=_is_terminal(),
             progress=progress,
-        )  # fmt: skip
+        )
     _print_learned(learned)
 
 
@@ -143,11 +198,28 @@ def pretrain(
     from fewlabel import pipeline
     from fewlabel.collection import Collection
 
-    settings = _pretrain_settings(encoder=encoder, weights=weights, size_px=size, steps=steps, batch_size=batch_size,
-        learning_rate=learning_rate, optimizer=optimizer, temperature=temperature, views=views, flips=flips, loss=loss,
-        seed=seed)  # fmt: skip
-    pretrained = pipeline.pretrain([Collection.open(path) for path in collections], out, settings, drop=drop_leaks,
-        tensorboard=tensorboard, progress=_is_terminal())  # fmt: skip
+    settings = _pretrain_settings(
+        encoder=encoder,
+        weights=weights,
+        size_px=size,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        temperature=temperature,
+        views=views,
+        flips=flips,
+        loss=loss,
+        seed=seed,
+    )
+    pretrained = pipeline.pretrain(
+        [Collection.open(path) for path in collections],
+        out,
+        settings,
+        drop=drop_leaks,
+        tensorboard=tensorboard,
+        progress=_is_terminal(),
+    )
     for warning in pretrained.fit.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{pretrained.fit.steps} steps on {pretrained.images} images: {out / 'encoder.safetensors'}")
@@ -188,7 +260,9 @@ def predict(
 
     with _progress("predicting") as progress:
         predictions = pipeline.predict(run, files, out=out, progress=progress)
-    print(f"{len(predictions.rows) - predictions.unreadable} of {len(predictions.rows)} files predicted: {out}")
+    print(
+        f"{len(predictions.rows) - predictions.unreadable} of {len(predictions.rows)} files predicted: {out}"
+    )
     for row in [row for row in predictions.rows if row["status"] != "ok"][:10]:
         print(f"unreadable: {row['file']}: {row['reason']}", file=sys.stderr)
     if predictions.unreadable:
@@ -234,15 +308,24 @@ def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _evaluate_settings(
-    target: str, where: str | None, budgets: str | None, seeds: int, validation_labels: int | None, no_supervised: bool
+    target: str,
+    where: str | None,
+    budgets: str | None,
+    seeds: int,
+    validation_labels: int | None,
+    no_supervised: bool,
 ) -> EvaluateSettings:
     from fewlabel.pipeline import EvaluateSettings
     from fewlabel.types import FewlabelError
 
     try:
-        numbers = tuple(int(part) for part in budgets.split(",") if part.strip() != "all") if budgets else None
+        numbers = (
+            tuple(int(part) for part in budgets.split(",") if part.strip() != "all") if budgets else None
+        )
     except ValueError:
-        raise FewlabelError(f"--budgets is {budgets!r}: give whole numbers with commas between, such as 10,50,250.") from None
+        raise FewlabelError(
+            f"--budgets is {budgets!r}: give whole numbers with commas between, such as 10,50,250."
+        ) from None
     if seeds < 1:
         raise FewlabelError(f"--seeds is {seeds}: at least 1 is needed.")
     return EvaluateSettings(
@@ -265,7 +348,9 @@ class _progress:  # noqa: N801
     """A progress bar on a terminal; nothing where output goes to a file. Started by its first call."""
 
     def __init__(self, title: str) -> None:
-        self.title, self.bar, self.task = title, None, None
+        self.title = title
+        self.bar: Any = None
+        self.task: Any = None
 
     def __enter__(self) -> ProgressCallback:
         return self.show
@@ -277,8 +362,13 @@ class _progress:  # noqa: N801
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[what]}"),
-                       TimeRemainingColumn())  # fmt: skip
+            columns = (
+                "{task.description}",
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[what]}"),
+                TimeRemainingColumn(),
+            )
             self.bar = Progress(*columns, console=Console(stderr=True))
             self.bar.start()
             self.task = self.bar.add_task(self.title, total=total, what=what)

@@ -34,8 +34,14 @@ class Split:
 
     def within(self, rows: np.ndarray) -> Split:
         """The same split, restricted to some rows."""
-        kept = {part: np.intersect1d(self.part(part), rows) for part in PARTS}
-        return replace(self, **kept)
+        train, val, test = (np.intersect1d(self.part(part), rows) for part in PARTS)
+        return replace(self, train=train, val=val, test=test)
+
+    def without(self, rows: np.ndarray) -> Split:
+        """The same split after some rows were dropped because of leakage."""
+        train, val, test = (np.setdiff1d(self.part(part), rows) for part in PARTS)
+        dropped = (*self.dropped, *(int(row) for row in rows))
+        return Split(train, val, test, self.origin, dropped)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,12 @@ def linked_groups(*codes: np.ndarray) -> np.ndarray:
 
 
 def draw_split(
-    groups: np.ndarray, *, strata: np.ndarray | None = None, val: float = 0.1, test: float = 0.3, seed: int = 0
+    groups: np.ndarray,
+    *,
+    strata: np.ndarray | None = None,
+    val: float = 0.1,
+    test: float = 0.3,
+    seed: int = 0,
 ) -> Split:
     """Draw train, val and test along groups (patients): no group is in two parts.
 
@@ -100,7 +111,7 @@ def draw_split(
     rest, test_groups = cut(index, test)
     train_groups, val_groups = cut(rest, val)
     rows = [np.flatnonzero(np.isin(first, part)) for part in (train_groups, val_groups, test_groups)]
-    return Split(*rows, origin=f"drawn by patient, seed {seed}")
+    return Split(rows[0], rows[1], rows[2], origin=f"drawn by patient, seed {seed}")
 
 
 def _group_strata(first: np.ndarray, count: int, strata: np.ndarray | None) -> np.ndarray:
@@ -132,7 +143,9 @@ def official_split(parts: np.ndarray, groups: np.ndarray, *, val: float = 0.1, s
     for part in ("train", "test"):
         if len(rows[part]) == 0:
             seen = ", ".join(sorted(set(names[:1000]))[:5])
-            raise FewlabelError(f"The split column names no {part} image (it holds: {seen}): use train, val and test.")
+            raise FewlabelError(
+                f"The split column names no {part} image (it holds: {seen}): use train, val and test."
+            )
     origin = "official"
     if len(rows["val"]) == 0:
         candidates = np.unique(groups[rows["train"]])
@@ -155,8 +168,10 @@ def find_leaks(split: Split, patients: np.ndarray, exact: np.ndarray, near: np.n
     leaks = []
     seen: set[tuple[int, int]] = set()
     kinds: tuple[tuple[Literal["patient", "exact duplicate", "near duplicate"], np.ndarray], ...] = (
-        ("exact duplicate", exact), ("patient", patients), ("near duplicate", near),
-    )  # fmt: skip
+        ("exact duplicate", exact),
+        ("patient", patients),
+        ("near duplicate", near),
+    )
     for kind, codes in kinds:
         for rows in _crossing_groups(codes, place):
             for i in range(3):
@@ -187,8 +202,7 @@ def drop_leaks(split: Split, patients: np.ndarray, exact: np.ndarray, near: np.n
     for codes in (patients, exact, near):
         for rows in _crossing_groups(codes, place):
             drop[rows[place[rows] < place[rows].max()]] = True
-    kept = {part: split.part(part)[~drop[split.part(part)]] for part in PARTS}
-    return replace(split, **kept, dropped=tuple(int(row) for row in np.flatnonzero(drop)))
+    return split.without(np.flatnonzero(drop))
 
 
 def check_leaks(leaks: Sequence[Leak], names: Sequence[str]) -> None:
@@ -196,7 +210,8 @@ def check_leaks(leaks: Sequence[Leak], names: Sequence[str]) -> None:
     if not leaks:
         return
     shown = "; ".join(
-        f"{leak.kind}: {names[leak.row_a]} ({leak.part_a}) and {names[leak.row_b]} ({leak.part_b})" for leak in leaks[:5]
+        f"{leak.kind}: {names[leak.row_a]} ({leak.part_a}) and {names[leak.row_b]} ({leak.part_b})"
+        for leak in leaks[:5]
     )
     more = f"; and {len(leaks) - 5} more" if len(leaks) > 5 else ""
     raise FewlabelError(

@@ -8,7 +8,7 @@ is passed in.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -124,7 +124,9 @@ def to_unit_range(images: torch.Tensor) -> torch.Tensor:
         return images
     full_scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(images.dtype)
     if full_scale is None:
-        raise FewlabelError(f"Views got images of type {images.dtype}: give uint8, uint16 or float in [0, 1].")
+        raise FewlabelError(
+            f"Views got images of type {images.dtype}: give uint8, uint16 or float in [0, 1]."
+        )
     return images.float().div_(full_scale)
 
 
@@ -136,7 +138,9 @@ def draw_view(images: torch.Tensor, settings: ViewSettings, generator: torch.Gen
     Returns float32 (B, C, [D,] size, size) in [0, 1]; D is kept. Raises FewlabelError for other shapes or types.
     """
     if images.dim() not in (4, 5) or images.shape[1] not in (1, 3):
-        raise FewlabelError(f"Views got images of shape {tuple(images.shape)}: give (B, C, H, W) or (B, C, D, H, W).")
+        raise FewlabelError(
+            f"Views got images of shape {tuple(images.shape)}: give (B, C, H, W) or (B, C, D, H, W)."
+        )
     x = to_unit_range(images)
     spatial = [*x.shape[2:-2], settings.size_px, settings.size_px]
     x = _warp(x, _affine(len(x), x.dim() - 2, settings, generator), spatial)
@@ -256,7 +260,8 @@ def _blur(x: torch.Tensor, settings: ViewSettings, generator: torch.Generator) -
         padded = F.pad(part.flatten(1, -3), padding, mode="reflect").view(*_padded_shape(part, axis, radius))
         weights = kernel.view(len(part), -1, *[1] * (part.dim() - 1))
         length = part.shape[axis]
-        part = sum(padded.narrow(axis, k, length) * weights[:, k] for k in range(2 * radius + 1))
+        taps = [padded.narrow(axis, k, length) * weights[:, k] for k in range(2 * radius + 1)]
+        part = torch.stack(taps).sum(dim=0)
     return x.index_copy(0, rows.to(x.device), part)
 
 
@@ -264,8 +269,3 @@ def _padded_shape(x: torch.Tensor, axis: int, radius: int) -> list[int]:
     shape = list(x.shape)
     shape[axis] += 2 * radius
     return shape
-
-
-def resized(settings: ViewSettings, size_px: int) -> ViewSettings:
-    """The same distribution at another size; the blur's sigma stays in pixels of the view."""
-    return replace(settings, size_px=size_px)

@@ -165,11 +165,13 @@ def test_squares_of_the_same_size_are_the_pixels_themselves(tmp_path: Path, make
 def test_squares_are_padded_with_black_and_centred(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Picture.fromarray(np.full((40, 20), 200, np.uint8)).save(tmp_path / "in" / "a.png")
+    Picture.fromarray(np.full((20, 40), 200, np.uint8)).save(tmp_path / "in" / "b.png")
     import_images(tmp_path / "in", tmp_path / "c", workers=1)
-    square = Collection.open(tmp_path / "c").square(8, channels=3)[0]
+    square = Collection.open(tmp_path / "c").square(8, channels=3)
     expected = np.zeros((3, 8, 8), np.uint8)
     expected[:, :, 2:6] = 200
-    np.testing.assert_array_equal(square, expected)
+    np.testing.assert_array_equal(square[0], expected)
+    np.testing.assert_array_equal(square[1], expected.transpose(0, 2, 1))
 
 
 def test_squares_of_16_bits_use_the_display_range_or_a_window(tmp_path: Path) -> None:

@@ -92,15 +92,17 @@ def test_groups_join_chains_and_carry_the_first_row() -> None:
 
 def test_groups_grow_as_if_all_had_come_at_once() -> None:
     base = thumbs(pictures(30))
-    everything = np.concatenate([base[:10], base[5:20], base[:3], base[25:]])
+    rng = np.random.default_rng(2)
+    near = np.clip(base + rng.normal(0, 2, base.shape), 0, 255).astype(np.uint8)
+    everything = np.concatenate([base[:10], base[5:7], near[:2], base[7:20], base[:3], base[25:]])
     _, first, inverse, count = np.unique(
         everything, axis=0, return_index=True, return_inverse=True, return_counts=True
     )
     exact = np.where(count[inverse] > 1, first[inverse], -1).ravel()
     at_once = near_groups(everything, np.empty(0, int), exact)
-    before = near_groups(everything[:12], np.empty(0, int), np.full(12, -1))
+    before = near_groups(everything[:14], np.empty(0, int), exact[:14])
     assert near_groups(everything, before, exact).tolist() == at_once.tolist()
-    assert at_once[10] == 5
+    assert at_once[[10, 11, 12, 13]].tolist() == [5, 6, 0, 1]
 
 
 @pytest.mark.real

@@ -325,7 +325,7 @@ def test_two_imports_at_once_are_refused(tmp_path: Path, make_images) -> None:
     make_images(tmp_path / "in", ["a.png"])
     import_images(tmp_path / "in", tmp_path / "c", workers=1)
     with (tmp_path / "c" / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_SH)
         with pytest.raises(FewlabelError, match="another import is writing"):
             import_images(tmp_path / "in", tmp_path / "c", workers=1)
 

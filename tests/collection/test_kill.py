@@ -75,6 +75,18 @@ def test_killed_before_each_of_its_renames(tmp_path: Path, make_images, folder_b
     assert nth == 13  # three chunks of three renames, then quarantine.csv, collection.json and cases.parquet
 
 
+def test_a_source_that_changes_between_kill_and_next_run(tmp_path: Path, make_images, folder_bytes) -> None:
+    source, labels = tmp_path / "in", tmp_path / "l.csv"
+    make_images(source, NAMES)
+    labels.write_text("f,ill\n" + "".join(f"{n},{i % 2}\n" for i, n in enumerate(NAMES)))
+    assert killed_at(7, source, tmp_path / "c", labels)
+    make_images(source, ["00-first.png"], seed=7)
+    make_images(source, ["05.png"], seed=8)
+    for to in ("c", "whole"):
+        import_images(source, tmp_path / to, labels=labels, workers=1)
+    assert folder_bytes(tmp_path / "c") == folder_bytes(tmp_path / "whole")
+
+
 def test_killed_while_appending_leaves_the_old_collection_readable(
     tmp_path: Path, make_images, folder_bytes
 ) -> None:

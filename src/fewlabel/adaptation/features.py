@@ -23,7 +23,9 @@ def weights_fingerprint(module: nn.Module) -> str:
 
 
 @torch.inference_mode()
-def extract_features(encoder: nn.Module, pixels: np.ndarray, *, size_px: int, batch_size: int = 256) -> np.ndarray:
+def extract_features(
+    encoder: nn.Module, pixels: np.ndarray, *, size_px: int, batch_size: int = 256
+) -> np.ndarray:
     """Features (N, F) float32 of images (N, C, S, S) (uint8 or uint16), the whole image, in evaluation mode.
 
     The encoder is left in the mode it was in. Memory: one batch at a time; only the result grows with N.

@@ -160,7 +160,9 @@ def fit_linear_probe(
     return LinearProbe(kind, scaling, weights, intercept, calibration, strength)
 
 
-def _fit_linear(x: np.ndarray, y: np.ndarray, kind: Kind, classes: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
+def _fit_linear(
+    x: np.ndarray, y: np.ndarray, kind: Kind, classes: int, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Weights (F, K) and intercept (K,) at one inverse regularisation strength."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -204,7 +206,11 @@ class NeighbourProbe:
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """(N, F) -> calibrated probabilities (N, K), or the number (N,)."""
-        return _finish(_votes(features, self.features, self.y, self.kind, self.classes, self.k), self.kind, self.calibration)
+        return _finish(
+            _votes(features, self.features, self.y, self.kind, self.classes, self.k),
+            self.kind,
+            self.calibration,
+        )
 
 
 def _finish(votes: np.ndarray, kind: Kind, calibration: Calibration) -> np.ndarray:

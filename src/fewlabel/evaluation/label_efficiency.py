@@ -37,24 +37,31 @@ def metric_suite(kind: LabelKind, threshold: float = 0.5) -> MetricSuite:
     """
     if kind == "binary":
         return MetricSuite(
-            "auroc", True,
+            "auroc",
+            True,
             {
                 "auroc": lambda y, p, w: metrics.auroc(y, p[:, 1], w),
                 "average_precision": lambda y, p, w: metrics.average_precision(y, p[:, 1], w),
                 "balanced_accuracy": lambda y, p, w: metrics.balanced_accuracy(y, p[:, 1] >= threshold, w),
-                "sensitivity_at_90_specificity": lambda y, p, w: metrics.sensitivity_at_specificity(y, p[:, 1], w),
+                "sensitivity_at_90_specificity": lambda y, p, w: metrics.sensitivity_at_specificity(
+                    y, p[:, 1], w
+                ),
                 "brier": lambda y, p, w: metrics.brier(y, p[:, 1], w),
                 "calibration_error": lambda y, p, w: metrics.expected_calibration_error(y, p[:, 1], w),
             },
             {
-                "auroc": "AUROC", "average_precision": "average precision", "balanced_accuracy": "balanced accuracy",
-                "sensitivity_at_90_specificity": "sensitivity at 90 % specificity", "brier": "Brier score",
+                "auroc": "AUROC",
+                "average_precision": "average precision",
+                "balanced_accuracy": "balanced accuracy",
+                "sensitivity_at_90_specificity": "sensitivity at 90 % specificity",
+                "brier": "Brier score",
                 "calibration_error": "calibration error",
             },
-        )  # fmt: skip
+        )
     if kind == "category":
         return MetricSuite(
-            "auroc", True,
+            "auroc",
+            True,
             {
                 "auroc": metrics.macro_auroc,
                 "average_precision": metrics.macro_average_precision,
@@ -63,16 +70,19 @@ def metric_suite(kind: LabelKind, threshold: float = 0.5) -> MetricSuite:
                 "calibration_error": metrics.top_label_calibration_error,
             },
             {
-                "auroc": "AUROC (macro, one against rest)", "average_precision": "average precision (macro)",
-                "balanced_accuracy": "balanced accuracy", "brier": "Brier score (multi-class)",
+                "auroc": "AUROC (macro, one against rest)",
+                "average_precision": "average precision (macro)",
+                "balanced_accuracy": "balanced accuracy",
+                "brier": "Brier score (multi-class)",
                 "calibration_error": "calibration error (top label)",
             },
-        )  # fmt: skip
+        )
     return MetricSuite(
-        "mae", False,
+        "mae",
+        False,
         {"mae": metrics.mean_absolute_error, "r2": metrics.r_squared},
         {"mae": "mean absolute error", "r2": "R²"},
-    )  # fmt: skip
+    )
 
 
 class TrainedOutputs(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,11 +48,12 @@ class Encoder(nn.Module):
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.network = _build(settings)
+        network: Any = _build(settings)
+        self.network = network
         if settings.small_stem:
-            _use_small_stem(self.network, settings)
-        self.dim = int(self.network.num_features)
-        configuration = self.network.pretrained_cfg
+            _use_small_stem(network, settings)
+        self.dim = int(network.num_features)
+        configuration = network.pretrained_cfg
         pretrained = settings.weights is not None
         mean = configuration["mean"] if pretrained else (0.5,)
         std = configuration["std"] if pretrained else (0.25,)
@@ -77,9 +79,15 @@ def _build(settings: EncoderSettings) -> nn.Module:
     if name.split(".")[0] not in timm.list_models():
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f" Did you mean {', '.join(close)}?" if close else ""
-        raise FewlabelError(f"There is no encoder called {name!r}: give a network name that timm knows.{hint}")
+        raise FewlabelError(
+            f"There is no encoder called {name!r}: give a network name that timm knows.{hint}"
+        )
     overlay = {"file": str(_weights_file(name, weights))} if weights is not None else None
-    arguments = {"in_chans": settings.channels, "num_classes": 0, "pretrained": weights is not None}
+    arguments: dict[str, Any] = {
+        "in_chans": settings.channels,
+        "num_classes": 0,
+        "pretrained": weights is not None,
+    }
     if any(name.startswith(family) for family in ("vit", "deit", "swin", "maxvit", "beit")):
         arguments["img_size"] = settings.size_px
     try:
@@ -87,7 +95,9 @@ def _build(settings: EncoderSettings) -> nn.Module:
     except RuntimeError as error:
         if weights is None:
             raise
-        raise FewlabelError(f"The weights {weights} do not fit {name}: {str(error).splitlines()[0]}") from error
+        raise FewlabelError(
+            f"The weights {weights} do not fit {name}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _weights_file(name: str, weights: str | None) -> Path:
@@ -107,9 +117,12 @@ def _weights_file(name: str, weights: str | None) -> Path:
     import timm
 
     if weights == "default":
-        repository = (timm.models.get_pretrained_cfg(name).to_dict() or {}).get("hf_hub_id")
+        configuration = timm.models.get_pretrained_cfg(name)
+        repository = configuration.hf_hub_id if configuration else None
         if not repository:
-            raise FewlabelError(f"timm names no pretrained weights for {name}: leave `weights` out or give a file.")
+            raise FewlabelError(
+                f"timm names no pretrained weights for {name}: leave `weights` out or give a file."
+            )
     else:
         repository = weights.removeprefix("hf-hub:")
     try:
@@ -121,10 +134,14 @@ def _weights_file(name: str, weights: str | None) -> Path:
         ) from error
 
 
-def _use_small_stem(network: nn.Module, settings: EncoderSettings) -> None:
+def _use_small_stem(network: Any, settings: EncoderSettings) -> None:
     first = getattr(network, "conv1", None)
     if not isinstance(first, nn.Conv2d) or not hasattr(network, "maxpool"):
-        raise FewlabelError(f"small_stem is for ResNets; {settings.name} has no 7x7 stem to replace. Leave it out.")
-    network.conv1 = nn.Conv2d(settings.channels, first.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+        raise FewlabelError(
+            f"small_stem is for ResNets; {settings.name} has no 7x7 stem to replace. Leave it out."
+        )
+    network.conv1 = nn.Conv2d(
+        settings.channels, first.out_channels, kernel_size=3, stride=1, padding=1, bias=False
+    )
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()

@@ -19,7 +19,7 @@ def mlp_head(in_dim: int, hidden_dim: int, out_dim: int, *, layers: int = 2) -> 
         modules.append(nn.Linear(widths[i], widths[i + 1], bias=False))
         norm = nn.BatchNorm1d(widths[i + 1])
         if last:
-            norm.bias = None
+            norm.register_parameter("bias", None)
         modules.append(norm)
         if not last:
             modules.append(nn.ReLU(inplace=True))

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fewlabel.networks import mlp_head
+from fewlabel.networks import Encoder, mlp_head
 from fewlabel.types import Batch, FewlabelError
 
 
@@ -55,7 +55,9 @@ def _check(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> None:
             "Set drop_last=True if your own loader leaves a shorter last batch."
         )
     if z1.shape[0] < 2:
-        raise FewlabelError(f"The batch holds {z1.shape[0]} image: a contrast needs at least 2. Raise the batch size.")
+        raise FewlabelError(
+            f"The batch holds {z1.shape[0]} image: a contrast needs at least 2. Raise the batch size."
+        )
     if not temperature > 0:
         raise FewlabelError(f"temperature is {temperature}: it must be above 0; the paper uses 0.1 to 0.5.")
 
@@ -63,7 +65,7 @@ def _check(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> None:
 class SimCLR(nn.Module):
     """Encoder f, projection head g (thrown away downstream), contrastive loss on two views.
 
-    encoder: a module with `.dim`.
+    encoder: anything with `.dim`, from images to features.
     hidden_dim: width of the head's hidden layer; None = the encoder's width, as in the paper.
     embedding_dim: K, 128 in the paper.
     loss_function: `nt_xent` (the paper's) or `info_nce`.
@@ -76,7 +78,7 @@ class SimCLR(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         *,
         hidden_dim: int | None = None,
         embedding_dim: int = 128,

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fewlabel.networks import Encoder
 from fewlabel.types import Batch, FewlabelError
 
 
@@ -24,7 +25,11 @@ class Supervised(nn.Module):
     view_count = 1
     needs_labels = True
 
-    def __init__(self, encoder: nn.Module, *, classes: int = 2, class_weights: torch.Tensor | None = None) -> None:
+    class_weights: torch.Tensor | None
+
+    def __init__(
+        self, encoder: Encoder, *, classes: int = 2, class_weights: torch.Tensor | None = None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.classes = classes

@@ -6,6 +6,14 @@ from fewlabel.pipeline.predicting import Predictions, load_classifier, predict
 from fewlabel.pipeline.pretraining import Pretrained, PretrainSettings, pretrain
 
 __all__ = [
-    "EvaluateSettings", "Learned", "Predictions", "PretrainSettings", "Pretrained", "evaluate", "learn",
-    "load_classifier", "predict", "pretrain",
-]  # fmt: skip
+    "EvaluateSettings",
+    "Learned",
+    "Predictions",
+    "PretrainSettings",
+    "Pretrained",
+    "evaluate",
+    "learn",
+    "load_classifier",
+    "predict",
+    "pretrain",
+]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,13 +13,19 @@ from torch import nn
 
 from fewlabel.adaptation.features import cached_features
 from fewlabel.adaptation.probe import (
-    Calibration, LinearProbe, NeighbourProbe, Scaling, fit_linear_probe, fit_neighbour_probe, validation_score,
-)  # fmt: skip
+    Calibration,
+    LinearProbe,
+    NeighbourProbe,
+    Scaling,
+    fit_linear_probe,
+    fit_neighbour_probe,
+    validation_score,
+)
 from fewlabel.collection import Collection, Target
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.objectives import Supervised
 from fewlabel.splits import Split
-from fewlabel.training import TrainingSet, Watch, fit, mix_seed
+from fewlabel.training import TrainingSet, Watch, channels_last, fit, mix_seed, replace_file
 from fewlabel.types import FewlabelError, Schedule
 from fewlabel.views import draw_view, light_views, plain_view
 
@@ -76,7 +82,9 @@ class Arm:
 Probe = LinearProbe | NeighbourProbe
 
 
-def fit_probe(task: Task, features: np.ndarray, rows: np.ndarray, probe: Literal["linear", "neighbours"]) -> Probe:
+def fit_probe(
+    task: Task, features: np.ndarray, rows: np.ndarray, probe: Literal["linear", "neighbours"]
+) -> Probe:
     """A probe on features (N, F) of the whole collection from the labels of `rows`; settings from validation."""
     x, y, val_x, val_y = features[rows], task.y[rows], features[task.val], task.y[task.val]
     if probe == "neighbours":
@@ -86,9 +94,13 @@ def fit_probe(task: Task, features: np.ndarray, rows: np.ndarray, probe: Literal
 
 
 def probe_arm(
-    key: str, label: str, role: Role, task: Task, features: Callable[[int], np.ndarray],
+    key: str,
+    label: str,
+    role: Role,
+    task: Task,
+    features: Callable[[int], np.ndarray],
     probe: Literal["linear", "neighbours"] = "linear",
-) -> Arm:  # fmt: skip
+) -> Arm:
     """An arm that probes features(seed) -> (N, F)."""
 
     def outputs(rows: np.ndarray, seed: int) -> Outputs:
@@ -107,9 +119,12 @@ def encoder_features(task: Task, encoders: Sequence[Encoder]) -> Callable[[int],
         index = seed % len(encoders)
         if index not in taken:
             taken[index] = cached_features(
-                encoders[index], task.pixels, size_px=task.size_px,
-                fingerprint=task.collection.fingerprint, folder=task.features_folder,
-            )  # fmt: skip
+                encoders[index],
+                task.pixels,
+                size_px=task.size_px,
+                fingerprint=task.collection.fingerprint,
+                folder=task.features_folder,
+            )
         return taken[index]
 
     return features
@@ -123,9 +138,12 @@ def random_features(task: Task) -> Callable[[int], np.ndarray]:
         if seed not in taken:
             encoder = random_encoder(task.encoder_settings, seed)
             taken[seed] = cached_features(
-                encoder, task.pixels, size_px=task.size_px,
-                fingerprint=task.collection.fingerprint, folder=task.features_folder,
-            )  # fmt: skip
+                encoder,
+                task.pixels,
+                size_px=task.size_px,
+                fingerprint=task.collection.fingerprint,
+                folder=task.features_folder,
+            )
         return taken[seed]
 
     return features
@@ -133,11 +151,11 @@ def random_features(task: Task) -> Callable[[int], np.ndarray]:
 
 def random_encoder(settings: EncoderSettings, seed: int) -> Encoder:
     """A new encoder with weights drawn from `seed`."""
-    from dataclasses import replace
-
     with torch.random.fork_rng():
         torch.manual_seed(mix_seed("random encoder", seed))
-        return Encoder(replace(settings, weights=None)).to(memory_format=torch.channels_last)
+        encoder = Encoder(replace(settings, weights=None))
+    channels_last(encoder)
+    return encoder
 
 
 def pixel_features(task: Task, side_px: int = 16) -> np.ndarray:
@@ -157,13 +175,17 @@ def statistics_features(task: Task) -> np.ndarray:
     """
     small = pixel_features(task, 32).reshape(len(task.pixels), -1, 32, 32).mean(axis=1)
     borders = [small[:, :4], small[:, -4:], small[:, :, :4], small[:, :, -4:]]
-    columns = [small.mean(axis=(1, 2)), small.std(axis=(1, 2)), *(border.mean(axis=(1, 2)) for border in borders)]
+    columns = [
+        small.mean(axis=(1, 2)),
+        small.std(axis=(1, 2)),
+        *(border.mean(axis=(1, 2)) for border in borders),
+    ]
     stacked = np.stack(columns, axis=1)
     return (stacked - stacked.mean(axis=0)) / np.maximum(stacked.std(axis=0), 1e-6)
 
 
 @torch.no_grad()
-def _logits(objective: nn.Module, task: Task, rows: np.ndarray) -> np.ndarray:
+def _logits(objective: Any, task: Task, rows: np.ndarray) -> np.ndarray:
     generator = torch.Generator()
     parts = []
     for chunk in np.array_split(rows, max(1, len(rows) // 256)):
@@ -195,8 +217,6 @@ def supervised_arm(task: Task, folder: Path | None, learning_rate: float = 1e-3)
 
 
 def _save_outputs(path: Path, outputs: Outputs) -> None:
-    from fewlabel.training import replace_file
-
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
     with temporary.open("wb") as file:
@@ -208,7 +228,9 @@ def train_supervised(task: Task, rows: np.ndarray, seed: int, learning_rate: flo
     """Train from scratch on the labels of `rows`; calibrated like the probes."""
     y, number = task.y, task.target.kind == "number"
     if not number and len(np.unique(y[rows])) < 2:
-        raise FewlabelError(f"The {len(rows)} labelled training images hold one class only: at least two are needed.")
+        raise FewlabelError(
+            f"The {len(rows)} labelled training images hold one class only: at least two are needed."
+        )
     centre, spread = (y[rows].mean(), max(float(y[rows].std()), 1e-6)) if number else (0.0, 1.0)
     labels = ((y[rows] - centre) / spread).astype(np.float32) if number else y[rows].astype(np.int64)
     with torch.random.fork_rng():
@@ -217,7 +239,9 @@ def train_supervised(task: Task, rows: np.ndarray, seed: int, learning_rate: flo
 
     def score(model: nn.Module) -> float:
         output = _logits(model, task, task.val)
-        return validation_score(task.target.kind, y[task.val], output[:, 0] * spread + centre if number else output)
+        return validation_score(
+            task.target.kind, y[task.val], output[:, 0] * spread + centre if number else output
+        )
 
     batch_size = min(64, len(rows))
     steps = supervised_steps(len(rows), batch_size)
@@ -226,7 +250,9 @@ def train_supervised(task: Task, rows: np.ndarray, seed: int, learning_rate: flo
         objective,
         TrainingSet((task.pixels,), (rows,), labels),
         light_views(task.size_px, flips=task.flips),
-        Schedule(steps, batch_size, learning_rate, warmup_steps=10, weight_decay=0.05, seed=mix_seed(seed) % 2**31),
+        Schedule(
+            steps, batch_size, learning_rate, warmup_steps=10, weight_decay=0.05, seed=mix_seed(seed) % 2**31
+        ),
         watch=Watch(score, every=every, patience=8),
     )
     objective.eval()

@@ -13,9 +13,17 @@ from fewlabel.collection import Collection
 from fewlabel.evaluation.intervals import Resamples, draw_resamples
 from fewlabel.evaluation.label_efficiency import LabelEfficiency, compare_arms
 from fewlabel.pipeline.arms import (
-    Arm, Probe, Task, encoder_features, fit_probe, pixel_features, probe_arm, random_features, statistics_features,
+    Arm,
+    Probe,
+    Task,
+    encoder_features,
+    fit_probe,
+    pixel_features,
+    probe_arm,
+    random_features,
+    statistics_features,
     supervised_arm,
-)  # fmt: skip
+)
 from fewlabel.pipeline.pretraining import Pretrained
 from fewlabel.splits import nested_budgets
 from fewlabel.types import FewlabelError, ProgressCallback
@@ -59,7 +67,11 @@ class Evaluated:
 
 
 def make_task(
-    collection: Collection, pretrained: Pretrained, settings: EvaluateSettings, *, features_folder: Path | None
+    collection: Collection,
+    pretrained: Pretrained,
+    settings: EvaluateSettings,
+    *,
+    features_folder: Path | None,
 ) -> Task:
     """Target, split and pixels together, checked.
 
@@ -76,14 +88,25 @@ def make_task(
     labelled = split.within(usable)
     val = labelled.val
     if settings.validation_labels is not None and settings.validation_labels < len(val):
-        order = nested_budgets(target.values[val], collection.patients()[val], [settings.validation_labels], seed=0)
+        order = nested_budgets(
+            target.values[val], collection.patients()[val], [settings.validation_labels], seed=0
+        )
         val = val[order[settings.validation_labels]]
     resolved = pretrained.settings
     channels, size_px = resolved.channels or 1, resolved.size_px or 64
     task = Task(
-        collection, target, pretrained.splits[0], collection.square(pretrained.store_px, channels=channels), size_px,
-        resolved.encoder_settings, resolved.flips, labelled.train, val, labelled.test, features_folder,
-    )  # fmt: skip
+        collection,
+        target,
+        pretrained.splits[0],
+        collection.square(pretrained.store_px, channels=channels),
+        size_px,
+        resolved.encoder_settings,
+        resolved.flips,
+        labelled.train,
+        val,
+        labelled.test,
+        features_folder,
+    )
     _check_task(task)
     return task
 
@@ -98,7 +121,9 @@ def _check_task(task: Task) -> None:
             )
         if target.kind == "number":
             if np.ptp(task.y[rows]) == 0:
-                raise FewlabelError(f"All {part} values of {target.name!r} are the same: there is nothing to learn.")
+                raise FewlabelError(
+                    f"All {part} values of {target.name!r} are the same: there is nothing to learn."
+                )
             continue
         present = np.unique(task.y[rows])
         if len(present) < 2:
@@ -122,7 +147,9 @@ def choose_budgets(asked: Sequence[int] | None, available: int) -> list[int]:
     return sorted({*asked, available})
 
 
-def make_arms(task: Task, pretrained: Sequence[Pretrained], settings: EvaluateSettings, folder: Path | None) -> list[Arm]:
+def make_arms(
+    task: Task, pretrained: Sequence[Pretrained], settings: EvaluateSettings, folder: Path | None
+) -> list[Arm]:
     """SimCLR with both probes, random-init features, supervised from scratch, pixels, and image statistics."""
     features = encoder_features(task, [one.encoder for one in pretrained])
     pixels, statistics = pixel_features(task), statistics_features(task)
@@ -159,18 +186,25 @@ def evaluate_encoders(
     patients = collection.patients()
     resamples = draw_resamples(patients[task.test], resamples=settings.resamples, seed=0)
     curves = compare_arms(
-        arms, task.y[task.test], _rows_for(task, patients, budgets), resamples,
-        kind=task.target.kind, budgets=budgets, seeds=range(settings.seeds), progress=progress,
-    )  # fmt: skip
+        arms,
+        task.y[task.test],
+        _rows_for(task, patients, budgets),
+        resamples,
+        kind=task.target.kind,
+        budgets=budgets,
+        seeds=range(settings.seeds),
+        progress=progress,
+    )
     features = encoder_features(task, [pretrained[0].encoder])(0)
     classifier = fit_probe(task, features, task.train, "linear")
     return Evaluated(task, arms, curves, resamples, features, classifier, time.perf_counter() - started)
 
 
-def _rows_for(task: Task, patients: np.ndarray, budgets: Sequence[int]) -> Callable[[int], dict[int, np.ndarray]]:
+def _rows_for(
+    task: Task, patients: np.ndarray, budgets: Sequence[int]
+) -> Callable[[int], dict[int, np.ndarray]]:
     def rows(seed: int) -> dict[int, np.ndarray]:
         drawn = nested_budgets(task.y[task.train], patients[task.train], budgets, seed=seed)
         return {budget: task.train[positions] for budget, positions in drawn.items()}
 
     return rows
-

@@ -33,7 +33,9 @@ def save_grid(rows: Sequence[Sequence[np.ndarray]], path: Path, gap_px: int = 4)
     PIL.Image.fromarray(canvas).save(path)
 
 
-def views_figure(pixels: np.ndarray, rows: np.ndarray, settings: ViewSettings, path: Path, seed: int = 0) -> None:
+def views_figure(
+    pixels: np.ndarray, rows: np.ndarray, settings: ViewSettings, path: Path, seed: int = 0
+) -> None:
     """Eight images (columns): as they are, and four of their random views below."""
     images = torch.from_numpy(np.ascontiguousarray(pixels[rows[:8]]))
     generator = torch.Generator().manual_seed(seed)

@@ -10,13 +10,25 @@ from pathlib import Path
 import numpy as np
 
 from fewlabel.collection import Collection
-from fewlabel.pipeline.evaluating import EvaluateSettings, Evaluated, evaluate_encoders
+from fewlabel.pipeline.evaluating import Evaluated, EvaluateSettings, evaluate_encoders
 from fewlabel.pipeline.predicting import save_classifier
 from fewlabel.pipeline.pretraining import (
-    Pretrained, PretrainSettings, pretrain, resolve_settings, split_of,
-)  # fmt: skip
+    Pretrained,
+    PretrainSettings,
+    pretrain,
+    resolve_settings,
+    split_of,
+)
 from fewlabel.pipeline.results import build_results
-from fewlabel.pipeline.runs import ENCODER, load_encoder, read_json, read_split, versions, write_json, write_split
+from fewlabel.pipeline.runs import (
+    ENCODER,
+    load_encoder,
+    read_json,
+    read_split,
+    versions,
+    write_json,
+    write_split,
+)
 from fewlabel.report import write_report
 from fewlabel.splits import Split
 from fewlabel.training import FitResult
@@ -61,8 +73,14 @@ def learn(
     strata = None if wanted.kind == "number" else wanted.values
     splits = [split_of(main, seed=chosen.seed, strata=strata, drop=drop_leaks)]
     splits += [whole(other) for other in others]
-    run = {"command": "learn", "collection": str(main.path), "pretrain_on": [str(other.path) for other in others],
-           "pretraining": asdict(chosen), "evaluation": asdict(settings), "pretraining_seeds": pretraining_seeds}  # fmt: skip
+    run = {
+        "command": "learn",
+        "collection": str(main.path),
+        "pretrain_on": [str(other.path) for other in others],
+        "pretraining": asdict(chosen),
+        "evaluation": asdict(settings),
+        "pretraining_seeds": pretraining_seeds,
+    }
     _check_same_run(out, run)
     write_json(out / "run.json", run)
     started, encoders = time.perf_counter(), []
@@ -70,7 +88,15 @@ def learn(
         folder = out / "pretrain" / f"seed-{seed}"
         seeded = replace(chosen, seed=chosen.seed + seed)
         encoders.append(
-            pretrain([main, *others], folder, seeded, splits=splits, drop=drop_leaks, tensorboard=tensorboard, progress=bar)
+            pretrain(
+                [main, *others],
+                folder,
+                seeded,
+                splits=splits,
+                drop=drop_leaks,
+                tensorboard=tensorboard,
+                progress=bar,
+            )
         )
     write_split(out / "split.csv", [main, *others], encoders[0].splits)
     return _finish(main, encoders, settings, out, run, time.perf_counter() - started, progress)
@@ -95,8 +121,13 @@ def evaluate(
     folders = sorted((model / "pretrain").glob("seed-*")) or [model]
     settings = replace(evaluation or EvaluateSettings(target), target=target)
     encoders = [_load_pretrained(folder, main, settings, drop_leaks) for folder in folders]
-    run = {"command": "evaluate", "collection": str(main.path), "model": str(model), "evaluation": asdict(settings),
-           "pretraining": asdict(encoders[0].settings)}  # fmt: skip
+    run = {
+        "command": "evaluate",
+        "collection": str(main.path),
+        "model": str(model),
+        "evaluation": asdict(settings),
+        "pretraining": asdict(encoders[0].settings),
+    }
     _check_same_run(out, run)
     write_json(out / "run.json", run)
     write_split(out / "split.csv", [main], encoders[0].splits)
@@ -152,11 +183,15 @@ def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings,
             "or pretrain with this collection's test part held out."
         )
     encoder = load_encoder(folder / ENCODER)
-    history = [row for row in _history(folder)]
+    history = _history(folder)
     return Pretrained(
-        encoder, chosen, int(made["store_px"]), [split],
-        FitResult(steps=int(made["steps"]), warnings=list(made["warnings"]), history=history), int(made["images"]),
-    )  # fmt: skip
+        encoder,
+        chosen,
+        int(made["store_px"]),
+        [split],
+        FitResult(steps=int(made["steps"]), warnings=list(made["warnings"]), history=history),
+        int(made["images"]),
+    )
 
 
 def _history(folder: Path) -> list[JSON]:
@@ -167,27 +202,44 @@ def _history(folder: Path) -> list[JSON]:
 
 
 def _finish(
-    main: Collection, encoders: Sequence[Pretrained], settings: EvaluateSettings, out: Path, run: JSON,
-    pretrain_seconds: float, progress: ProgressCallback | None,
-) -> Learned:  # fmt: skip
+    main: Collection,
+    encoders: Sequence[Pretrained],
+    settings: EvaluateSettings,
+    out: Path,
+    run: JSON,
+    pretrain_seconds: float,
+    progress: ProgressCallback | None,
+) -> Learned:
     evaluated = evaluate_encoders(main, encoders, settings, folder=out, progress=progress)
     results = build_results(main, encoders, evaluated, settings, out)
     results["seconds"] = {
-        "pretrain": pretrain_seconds, "evaluate": evaluated.seconds, "total": pretrain_seconds + evaluated.seconds
-    }  # fmt: skip
+        "pretrain": pretrain_seconds,
+        "evaluate": evaluated.seconds,
+        "total": pretrain_seconds + evaluated.seconds,
+    }
     results["versions"] = versions()
     results["settings"] = {**run, "data_fingerprint": main.fingerprint}
-    write_json(out / "run.json", {**run, "data_fingerprint": main.fingerprint, "versions": results["versions"]})
+    write_json(
+        out / "run.json", {**run, "data_fingerprint": main.fingerprint, "versions": results["versions"]}
+    )
     _save_model(encoders[0], evaluated, out, main)
     write_json(out / "results.json", results)
     report = write_report(out)
-    headline = (results["headline"] or {}).get("sentence") or "No reference was trained: labels saved are not measured."
+    headline = (results["headline"] or {}).get(
+        "sentence"
+    ) or "No reference was trained: labels saved are not measured."
     return Learned(out, report, headline, results)
 
 
 def _save_model(pretrained: Pretrained, evaluated: Evaluated, out: Path, main: Collection) -> None:
     save_classifier(
-        out / "model", pretrained.encoder, evaluated.classifier, evaluated.task.target,
-        size_px=evaluated.task.size_px, store_px=pretrained.store_px, max_side_px=main.max_side_px, labels=len(evaluated.task.train),
+        out / "model",
+        pretrained.encoder,
+        evaluated.classifier,
+        evaluated.task.target,
+        size_px=evaluated.task.size_px,
+        store_px=pretrained.store_px,
+        max_side_px=main.max_side_px,
+        labels=len(evaluated.task.train),
         trained_on=main.name,
-    )  # fmt: skip
+    )

@@ -48,22 +48,46 @@ class Predictions:
 
 
 def save_classifier(
-    folder: Path, encoder: Encoder, probe: Probe, target: Target, *, size_px: int, store_px: int,
-    max_side_px: int, labels: int, trained_on: str,
-) -> None:  # fmt: skip
+    folder: Path,
+    encoder: Encoder,
+    probe: Probe,
+    target: Target,
+    *,
+    size_px: int,
+    store_px: int,
+    max_side_px: int,
+    labels: int,
+    trained_on: str,
+) -> None:
     """Write encoder, probe and their description; all weights as safetensors."""
     assert isinstance(probe, LinearProbe)
     save_encoder(encoder, folder / ENCODER)
     arrays = {
-        "mean": probe.scaling.mean, "scale": np.array([probe.scaling.scale]), "weights": probe.weights,
+        "mean": probe.scaling.mean,
+        "scale": np.array([probe.scaling.scale]),
+        "weights": probe.weights,
         "intercept": probe.intercept,
-    }  # fmt: skip
-    save_tensors({key: torch.from_numpy(np.asarray(a, dtype=np.float64)) for key, a in arrays.items()}, folder / CLASSIFIER)
-    write_json(folder / "model.json", {
-        "format": 1, "target": target.name, "kind": target.kind, "classes": list(target.classes),
-        "calibration": asdict(probe.calibration), "strength": probe.strength, "size_px": size_px,
-        "store_px": store_px, "max_side_px": max_side_px, "training_labels": labels, "trained_on": trained_on,
-    })  # fmt: skip
+    }
+    save_tensors(
+        {key: torch.from_numpy(np.asarray(a, dtype=np.float64)) for key, a in arrays.items()},
+        folder / CLASSIFIER,
+    )
+    write_json(
+        folder / "model.json",
+        {
+            "format": 1,
+            "target": target.name,
+            "kind": target.kind,
+            "classes": list(target.classes),
+            "calibration": asdict(probe.calibration),
+            "strength": probe.strength,
+            "size_px": size_px,
+            "store_px": store_px,
+            "max_side_px": max_side_px,
+            "training_labels": labels,
+            "trained_on": trained_on,
+        },
+    )
 
 
 def load_classifier(run: str | Path) -> Classifier:
@@ -73,14 +97,20 @@ def load_classifier(run: str | Path) -> Classifier:
     tensors = {key: value.numpy() for key, value in load_tensors(folder / CLASSIFIER)[0].items()}
     try:
         probe = LinearProbe(
-            said["kind"], Scaling(tensors["mean"], float(tensors["scale"][0])), tensors["weights"], tensors["intercept"],
-            Calibration(**said["calibration"]), float(said["strength"]),
-        )  # fmt: skip
+            said["kind"],
+            Scaling(tensors["mean"], float(tensors["scale"][0])),
+            tensors["weights"],
+            tensors["intercept"],
+            Calibration(**said["calibration"]),
+            float(said["strength"]),
+        )
         classes = tuple(said["classes"])
         sizes = (said["size_px"], said["store_px"], said["max_side_px"])
         return Classifier(load_encoder(folder / ENCODER), probe, said["target"], classes, *sizes)
     except KeyError as error:
-        raise FewlabelError(f"{folder} lacks {error}: it is damaged; make it again with `fewlabel learn`.") from error
+        raise FewlabelError(
+            f"{folder} lacks {error}: it is damaged; make it again with `fewlabel learn`."
+        ) from error
 
 
 def list_files(inputs: Sequence[str | Path]) -> list[Path]:
@@ -129,7 +159,14 @@ def _predict_batch(classifier: Classifier, files: Sequence[Path]) -> Iterator[di
     channels = classifier.encoder.settings.channels
     for file in files:
         try:
-            squares.append(square_image(read_file(file), classifier.store_px, channels=channels, max_side_px=classifier.max_side_px))
+            squares.append(
+                square_image(
+                    read_file(file),
+                    classifier.store_px,
+                    channels=channels,
+                    max_side_px=classifier.max_side_px,
+                )
+            )
             reasons.append("")
         except UnreadableImage as error:
             reasons.append(str(error))
@@ -138,7 +175,12 @@ def _predict_batch(classifier: Classifier, files: Sequence[Path]) -> Iterator[di
         features = extract_features(classifier.encoder, np.stack(squares), size_px=classifier.size_px)
         outputs = iter(classifier.probe.predict(features))
     for file, reason in zip(files, reasons, strict=True):
-        row = {"file": str(file), "status": "unreadable" if reason else "ok", "reason": reason, "prediction": ""}
+        row = {
+            "file": str(file),
+            "status": "unreadable" if reason else "ok",
+            "reason": reason,
+            "prediction": "",
+        }
         columns = [f"probability_{name}" for name in _column_names(classifier)]
         row.update(dict.fromkeys(columns, ""))
         if not reason:
@@ -173,5 +215,6 @@ def _write(rows: Sequence[dict[str, str]], out: Path) -> None:
         replace_file(temporary, out)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise FewlabelError(f"{out} could not be written ({error}): free some space or choose another --out.") from error
-
+        raise FewlabelError(
+            f"{out} could not be written ({error}): free some space or choose another --out."
+        ) from error

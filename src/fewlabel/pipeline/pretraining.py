@@ -15,8 +15,15 @@ from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.objectives import SimCLR, info_nce, nt_xent
 from fewlabel.pipeline.runs import ENCODER, load_encoder, save_encoder, versions, write_json, write_split
 from fewlabel.splits import (
-    PARTS, Leak, Split, check_leaks, draw_split, drop_leaks, find_leaks, linked_groups, official_split,
-)  # fmt: skip
+    Leak,
+    Split,
+    check_leaks,
+    draw_split,
+    drop_leaks,
+    find_leaks,
+    linked_groups,
+    official_split,
+)
 from fewlabel.training import FitResult, TrainingSet, fit, mix_seed
 from fewlabel.types import JSON, FewlabelError, Schedule
 from fewlabel.views import ViewSettings, medical_views, simclr_views
@@ -56,9 +63,14 @@ class PretrainSettings:
     def schedule(self) -> Schedule:
         """The training schedule, with a warm-up over 5 % of the steps."""
         return Schedule(
-            self.steps, self.batch_size, self.learning_rate, warmup_steps=max(1, self.steps // 20),
-            weight_decay=self.weight_decay, optimizer=self.optimizer, seed=self.seed,
-        )  # fmt: skip
+            self.steps,
+            self.batch_size,
+            self.learning_rate,
+            warmup_steps=max(1, self.steps // 20),
+            weight_decay=self.weight_decay,
+            optimizer=self.optimizer,
+            seed=self.seed,
+        )
 
     @property
     def encoder_settings(self) -> EncoderSettings:
@@ -71,7 +83,11 @@ class PretrainSettings:
     def view_settings(self) -> ViewSettings:
         """The views; only for resolved settings."""
         assert self.size_px is not None
-        return medical_views(self.size_px, flips=self.flips) if self.views == "medical" else simclr_views(self.size_px)
+        return (
+            medical_views(self.size_px, flips=self.flips)
+            if self.views == "medical"
+            else simclr_views(self.size_px)
+        )
 
 
 @dataclass
@@ -135,7 +151,7 @@ def split_of(
     leaks = find_leaks(split, patients, exact, near)
     if leaks and drop:
         return drop_leaks(split, patients, exact, near)
-    check_leaks(leaks, collection.column("case:source"))
+    check_leaks(leaks, list(collection.column("case:source")))
     return split
 
 
@@ -157,9 +173,13 @@ def pretrain(
     Raises FewlabelError for leaks between collections, a broken checkpoint, settings that differ from the run's.
     """
     if not collections:
-        raise FewlabelError("No collection was given to pretrain on: give at least one folder made by fewlabel import.")
+        raise FewlabelError(
+            "No collection was given to pretrain on: give at least one folder made by fewlabel import."
+        )
     settings = resolve_settings(settings or PretrainSettings(), collections)
-    splits = list(splits or [split_of(collection, seed=settings.seed, drop=drop) for collection in collections])
+    splits = list(
+        splits or [split_of(collection, seed=settings.seed, drop=drop) for collection in collections]
+    )
     splits = _separate(collections, splits, drop)
     store_px = store_size(int(settings.size_px or 0), collections)
     pretrained = Pretrained(Encoder(settings.encoder_settings), settings, store_px, splits)
@@ -169,15 +189,26 @@ def pretrain(
         pretrained.fit = FitResult(steps=settings.steps, history=_history(out))
         return pretrained
     data = TrainingSet(
-        tuple(collection.square(store_px, channels=int(settings.channels or 1)) for collection in collections),
+        tuple(
+            collection.square(store_px, channels=int(settings.channels or 1)) for collection in collections
+        ),
         tuple(split.train for split in splits),
     )
     write_split(out / "split.csv", collections, splits)
     pretrained.encoder, pretrained.fit = _train(data, settings, out, collections, tensorboard, progress)
     save_encoder(pretrained.encoder, out / ENCODER)
-    write_json(out / "pretrain.json", {**_identity(settings, collections), "versions": versions(),
-        "store_px": store_px, "images": len(data), "steps": pretrained.fit.steps,
-        "images_per_second": pretrained.fit.images_per_second, "warnings": pretrained.fit.warnings})  # fmt: skip
+    write_json(
+        out / "pretrain.json",
+        {
+            **_identity(settings, collections),
+            "versions": versions(),
+            "store_px": store_px,
+            "images": len(data),
+            "steps": pretrained.fit.steps,
+            "images_per_second": pretrained.fit.images_per_second,
+            "warnings": pretrained.fit.warnings,
+        },
+    )
     return pretrained
 
 
@@ -185,26 +216,40 @@ _LOSSES: dict[LossName, Callable[..., torch.Tensor]] = {"nt-xent": nt_xent, "inf
 
 
 def _train(
-    data: TrainingSet, settings: PretrainSettings, out: Path, collections: Sequence[Collection],
-    tensorboard: bool, progress: bool,
-) -> tuple[Encoder, FitResult]:  # fmt: skip
+    data: TrainingSet,
+    settings: PretrainSettings,
+    out: Path,
+    collections: Sequence[Collection],
+    tensorboard: bool,
+    progress: bool,
+) -> tuple[Encoder, FitResult]:
     torch.manual_seed(mix_seed("initial weights", settings.seed))
     objective = SimCLR(
-        Encoder(settings.encoder_settings), head_layers=settings.head_layers,
-        temperature=settings.temperature, loss_function=_LOSSES[settings.loss],
-    )  # fmt: skip
+        Encoder(settings.encoder_settings),
+        head_layers=settings.head_layers,
+        temperature=settings.temperature,
+        loss_function=_LOSSES[settings.loss],
+    )
     result = fit(
-        objective, data, settings.view_settings, settings.schedule, out=out,
-        settings=_identity(settings, collections), tensorboard=tensorboard,
+        objective,
+        data,
+        settings.view_settings,
+        settings.schedule,
+        out=out,
+        settings=_identity(settings, collections),
+        tensorboard=tensorboard,
         progress="pretraining" if progress else "",
-    )  # fmt: skip
+    )
     encoder = objective.encoder.eval()
     assert isinstance(encoder, Encoder)
     return encoder, result
 
 
 def _identity(settings: PretrainSettings, collections: Sequence[Collection]) -> JSON:
-    return {"settings": asdict(settings), "collections": [collection.fingerprint for collection in collections]}
+    return {
+        "settings": asdict(settings),
+        "collections": [collection.fingerprint for collection in collections],
+    }
 
 
 def _is_complete(out: Path, settings: PretrainSettings, collections: Sequence[Collection]) -> bool:
@@ -227,7 +272,9 @@ def _separate(collections: Sequence[Collection], splits: list[Split], drop: bool
         for j, trained in enumerate(collections):
             if i == j or len(splits[i].test) == 0 or len(splits[j].train) == 0:
                 continue
-            pairs = find_duplicates(tested.thumbnails()[splits[i].test], trained.thumbnails()[splits[j].train])
+            pairs = find_duplicates(
+                tested.thumbnails()[splits[i].test], trained.thumbnails()[splits[j].train]
+            )
             if not len(pairs):
                 continue
             rows_i = splits[i].test[[int(pair[0]) for pair in pairs]]
@@ -237,10 +284,12 @@ def _separate(collections: Sequence[Collection], splits: list[Split], drop: bool
                 offset = len(names)
                 names += [f"{trained.name}/{name}" for name in trained.column("case:source")]
                 check_leaks(
-                    [Leak("near duplicate", int(a), "test", int(b) + offset, "train")
-                     for a, b in zip(rows_i, rows_j, strict=True)], names,
-                )  # fmt: skip
+                    [
+                        Leak("near duplicate", int(a), "test", int(b) + offset, "train")
+                        for a, b in zip(rows_i, rows_j, strict=True)
+                    ],
+                    names,
+                )
             out = np.unique(rows_j)
-            kept = {part: np.setdiff1d(splits[j].part(part), out) for part in PARTS}
-            splits[j] = replace(splits[j], **kept, dropped=(*splits[j].dropped, *(int(row) for row in out)))
+            splits[j] = splits[j].without(out)
     return splits

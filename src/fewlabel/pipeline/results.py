@@ -12,7 +12,7 @@ import numpy as np
 from fewlabel.collection import Collection
 from fewlabel.evaluation.intervals import Bootstrap, paired_difference
 from fewlabel.evaluation.labels_saved import Curve, labels_saved
-from fewlabel.pipeline.evaluating import EvaluateSettings, Evaluated
+from fewlabel.pipeline.evaluating import Evaluated, EvaluateSettings
 from fewlabel.pipeline.figures import case_figure, views_figure
 from fewlabel.pipeline.pretraining import Pretrained, longest_sides
 from fewlabel.types import JSON, FewlabelError
@@ -23,7 +23,11 @@ MAP_POINTS = 1500
 
 
 def build_results(
-    collection: Collection, pretrained: Sequence[Pretrained], evaluated: Evaluated, settings: EvaluateSettings, out: Path
+    collection: Collection,
+    pretrained: Sequence[Pretrained],
+    evaluated: Evaluated,
+    settings: EvaluateSettings,
+    out: Path,
 ) -> JSON:
     """The content of results.json; writes the pictures to out/figures."""
     task, curves = evaluated.task, evaluated.curves
@@ -39,7 +43,9 @@ def build_results(
         "title": f"{task.target.name} in {collection.name}",
         "made_images": made,
         "target": {
-            "name": task.target.name, "kind": task.target.kind, "classes": list(task.target.classes),
+            "name": task.target.name,
+            "kind": task.target.kind,
+            "classes": list(task.target.classes),
             "where": settings.where,
         },
         "metric": curves.suite.main,
@@ -61,7 +67,7 @@ def build_results(
         "health": _health(pretrained[0]),
         "data": data_facts(collection, pretrained, evaluated),
         "warnings": _warnings(collection, pretrained, evaluated),
-    }  # fmt: skip
+    }
 
 
 def is_made(collection: Collection) -> bool:
@@ -78,10 +84,20 @@ def _metric_rows(evaluated: Evaluated) -> list[JSON]:
     for (arm, budget), measures in evaluated.curves.bootstraps.items():
         for name, measure in measures.items():
             low, high = measure.interval()
-            rows.append({
-                "arm": arm, "budget": budget, "name": name, "value": measure.value, "low": low, "high": high,
-                "n": measure.n, "patients": measure.patients, "unit": "", "per_seed": measure.seed_values,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "arm": arm,
+                    "budget": budget,
+                    "name": name,
+                    "value": measure.value,
+                    "low": low,
+                    "high": high,
+                    "n": measure.n,
+                    "patients": measure.patients,
+                    "unit": "",
+                    "per_seed": measure.seed_values,
+                }
+            )
     return rows
 
 
@@ -94,11 +110,20 @@ def _difference_rows(evaluated: Evaluated) -> list[JSON]:
         for budget in curves.budgets:
             a, b = curves.main("simclr", budget), curves.main(arm.key, budget)
             difference = paired_difference(a, b)
-            rows.append({
-                "arm": "simclr", "reference": arm.key, "budget": budget, "name": curves.suite.main,
-                "value": difference.value, "low": difference.low, "high": difference.high, "p": difference.p,
-                "n": a.n, "patients": a.patients,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "arm": "simclr",
+                    "reference": arm.key,
+                    "budget": budget,
+                    "name": curves.suite.main,
+                    "value": difference.value,
+                    "low": difference.low,
+                    "high": difference.high,
+                    "p": difference.p,
+                    "n": a.n,
+                    "patients": a.patients,
+                }
+            )
     return rows
 
 
@@ -112,9 +137,11 @@ def _labels_saved(evaluated: Evaluated) -> list[JSON]:
     reference = Curve.of("training from scratch", {b: curves.main("supervised", b) for b in curves.budgets})
     name = curves.suite.labels[curves.suite.main]
     saved = labels_saved(
-        arm, reference, metric=f"{'an' if name[0] in 'AEIOU' else 'a'} {name}",
+        arm,
+        reference,
+        metric=f"{'an' if name[0] in 'AEIOU' else 'a'} {name}",
         higher_is_better=curves.suite.higher_is_better,
-    )  # fmt: skip
+    )
     return [{"arm": "simclr", "reference": "supervised", **one.as_json()} for one in saved]
 
 
@@ -144,7 +171,9 @@ def _roc(evaluated: Evaluated, budget: int) -> list[JSON]:
                 if len(np.unique(y[weight > 0])) == 2
             ]
             low, high = np.quantile(drawn, (0.025, 0.975), axis=0) if drawn else (mean, mean)
-            rows.append({"arm": arm, "budget": at, "fpr": grid, "tpr": mean, "tpr_low": low, "tpr_high": high})
+            rows.append(
+                {"arm": arm, "budget": at, "fpr": grid, "tpr": mean, "tpr_low": low, "tpr_high": high}
+            )
     return rows
 
 
@@ -168,11 +197,15 @@ def _calibration(evaluated: Evaluated, budget: int) -> list[JSON]:
             y = np.tile(task.y[task.test], len(curves.seeds))
             place = np.clip((p * 10).astype(int), 0, 9)
             filled = [b for b in range(10) if np.any(place == b)]
-            rows.append({
-                "arm": arm, "budget": at, "predicted": [p[place == b].mean() for b in filled],
-                "observed": [y[place == b].mean() for b in filled],
-                "count": [int(round((place == b).sum() / len(curves.seeds))) for b in filled],
-            })  # fmt: skip
+            rows.append(
+                {
+                    "arm": arm,
+                    "budget": at,
+                    "predicted": [p[place == b].mean() for b in filled],
+                    "observed": [y[place == b].mean() for b in filled],
+                    "count": [round(float((place == b).sum()) / len(curves.seeds)) for b in filled],
+                }
+            )
     return rows
 
 
@@ -180,7 +213,10 @@ def _scatter(evaluated: Evaluated) -> JSON | None:
     if evaluated.task.target.kind != "number":
         return None
     task, curves = evaluated.task, evaluated.curves
-    return {"truth": task.y[task.test], "prediction": curves.outputs["simclr", curves.budgets[-1]].mean(axis=0)}
+    return {
+        "truth": task.y[task.test],
+        "prediction": curves.outputs["simclr", curves.budgets[-1]].mean(axis=0),
+    }
 
 
 def _embedding(evaluated: Evaluated) -> JSON | None:
@@ -205,9 +241,11 @@ def _embedding(evaluated: Evaluated) -> JSON | None:
         labels = [_class_label(evaluated, int(value)) for value in task.y[rows]]
     return {
         "method": f"t-SNE of the SimCLR features of {len(rows)} test images (made without labels), seed 0",
-        "x": places[:, 0], "y": places[:, 1], "label": labels,
+        "x": places[:, 0],
+        "y": places[:, 1],
+        "label": labels,
         "kind": "number" if target.kind == "number" else "category",
-    }  # fmt: skip
+    }
 
 
 def _class_label(evaluated: Evaluated, value: int) -> str:
@@ -223,24 +261,36 @@ def _mistakes(collection: Collection, evaluated: Evaluated, out: Path) -> list[J
     predicted = evaluated.classifier.predict(evaluated.features[task.test])
     truth, names = task.y[task.test], collection.column("case:source")
     if task.target.kind == "number":
-        order = np.argsort(-np.abs(predicted - truth))[:MISTAKES]
-        said = [(f"{truth[i]:.4g}", f"{predicted[i]:.4g}", None) for i in order]
+        order = list(np.argsort(-np.abs(predicted - truth))[:MISTAKES])
+        said: list[tuple[str, str, float | None]] = [
+            (f"{truth[i]:.4g}", f"{predicted[i]:.4g}", None) for i in order
+        ]
     else:
         called = predicted.argmax(axis=1)
         confidence = predicted.max(axis=1)
+        shown = predicted[:, 1] if task.target.kind == "binary" else confidence
         order = [i for i in np.argsort(-confidence) if called[i] != truth[i]][:MISTAKES]
         said = [
-            (_class_label(evaluated, int(truth[i])), _class_label(evaluated, int(called[i])), float(confidence[i]))
+            (
+                _class_label(evaluated, int(truth[i])),
+                _class_label(evaluated, int(called[i])),
+                float(shown[i]),
+            )
             for i in order
         ]
     rows = []
     for rank, (i, (true, called_as, probability)) in enumerate(zip(order, said, strict=True)):
         figure = f"figures/mistake-{rank}.png"
         case_figure(task.pixels, int(task.test[i]), out / figure)
-        rows.append({
-            "case": str(names[task.test[i]]), "truth": true, "prediction": called_as, "probability": probability,
-            "figure": figure,
-        })  # fmt: skip
+        rows.append(
+            {
+                "case": str(names[task.test[i]]),
+                "truth": true,
+                "prediction": called_as,
+                "probability": probability,
+                "figure": figure,
+            }
+        )
     return rows
 
 
@@ -265,23 +315,34 @@ def data_facts(collection: Collection, pretrained: Sequence[Pretrained], evaluat
     sides = longest_sides(collection)
     quarantine = [{"file": name, "reason": reason} for name, reason in collection.quarantine]
     return {
-        "images": len(collection), "patients": int(patients.max() + 1) if len(patients) else 0,
+        "images": len(collection),
+        "patients": int(patients.max() + 1) if len(patients) else 0,
         **{part: len(rows) for part, rows in parts.items()},
         **{f"{part}_patients": len(np.unique(patients[rows])) for part, rows in parts.items()},
-        "label_counts": counts, "uncertain": target.uncertain, "not_mentioned": target.not_mentioned,
+        "label_counts": counts,
+        "uncertain": target.uncertain,
+        "not_mentioned": target.not_mentioned,
         "spacing_mm": _spacing(collection),
         "modalities": dict(Counter(str(m) or "not stated" for m in collection.column("case:modality"))),
-        "image_sizes": f"{sides.min()} px" if sides.min() == sides.max() else f"{sides.min()} to {sides.max()} px",
-        "quarantine": quarantine[:50], "quarantine_total": len(quarantine),
-        **{f"{kind}_duplicate_groups": int(len(np.unique(g[g >= 0]))) for kind, g in groups.items()},
+        "image_sizes": f"{sides.min()} px"
+        if sides.min() == sides.max()
+        else f"{sides.min()} to {sides.max()} px",
+        "quarantine": quarantine[:50],
+        "quarantine_total": len(quarantine),
+        **{f"{kind}_duplicate_groups": len(np.unique(g[g >= 0])) for kind, g in groups.items()},
         "dropped_for_leakage": sum(len(split.dropped) for split in pretrained[0].splits),
-        "split": pretrained[0].splits[0].origin, "pretraining_images": pretrained[0].images,
+        "split": pretrained[0].splits[0].origin,
+        "pretraining_images": pretrained[0].images,
         "validation_labels": len(task.val),
-    }  # fmt: skip
+    }
 
 
 def _spacing(collection: Collection) -> str:
-    known = [tuple(spacing) for spacing in collection.column("case:spacing_mm") if spacing is not None and len(spacing)]
+    known = [
+        tuple(spacing)
+        for spacing in collection.column("case:spacing_mm")
+        if spacing is not None and len(spacing)
+    ]
     if not known:
         return "not stated"
     last = np.array([spacing[-1] for spacing in known])
@@ -292,7 +353,9 @@ def _warnings(collection: Collection, pretrained: Sequence[Pretrained], evaluate
     task = evaluated.task
     found = [text for one in pretrained for text in one.fit.warnings]
     if is_made(collection):
-        found.append("These images are made by a program. The figures show that the method runs, not what it is worth.")
+        found.append(
+            "These images are made by a program. The figures show that the method runs, not what it is worth."
+        )
     found += _shortcut_warnings(evaluated)
     if not any(collection.column("case:patient_id")):
         found.append(

@@ -17,7 +17,7 @@ import torch
 from fewlabel.collection import Collection
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.splits import PARTS, Split
-from fewlabel.training import load_tensors, replace_file, save_tensors
+from fewlabel.training import channels_last, load_tensors, replace_file, save_tensors
 from fewlabel.types import JSON, FewlabelError
 
 ENCODER = "encoder.safetensors"
@@ -33,7 +33,9 @@ def write_json(path: Path, content: JSON) -> None:
         replace_file(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise FewlabelError(f"{path} could not be written ({error}): free some space or choose another --out.") from error
+        raise FewlabelError(
+            f"{path} could not be written ({error}): free some space or choose another --out."
+        ) from error
 
 
 def _plain(value: object) -> object:
@@ -57,14 +59,21 @@ def read_json(path: Path, made_by: str) -> JSON:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise FewlabelError(f"{path} is missing: {path.parent} is no finished run; make one with `{made_by}`.") from error
+        raise FewlabelError(
+            f"{path} is missing: {path.parent} is no finished run; make one with `{made_by}`."
+        ) from error
     except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FewlabelError(f"{path} cannot be read ({error}): it is damaged; make it again with `{made_by}`.") from error
+        raise FewlabelError(
+            f"{path} cannot be read ({error}): it is damaged; make it again with `{made_by}`."
+        ) from error
 
 
 def versions() -> JSON:
     """Versions of what made a result, and the machine's kind."""
-    found: JSON = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    found: JSON = {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
     found["threads"] = torch.get_num_threads()
     found["cores"] = os.cpu_count()
     if torch.cuda.is_available():
@@ -86,7 +95,10 @@ def write_split(path: Path, collections: Sequence[Collection], splits: Sequence[
         writer.writerow(["collection", "case_id", "part"])
         for collection, split in zip(collections, splits, strict=True):
             ids = collection.column("case:case_id")
-            parts = [*((part, split.part(part)) for part in PARTS), ("dropped", np.array(split.dropped, dtype=int))]
+            parts = [
+                *((part, split.part(part)) for part in PARTS),
+                ("dropped", np.array(split.dropped, dtype=int)),
+            ]
             for part, rows in parts:
                 writer.writerows([collection.name, ids[row], part] for row in rows)
     replace_file(temporary, path)
@@ -111,12 +123,18 @@ def read_split(path: Path, collection: Collection) -> Split | None:
     if len(rows["test"]) == 0 and len(rows["train"]) == 0:
         return None
     dropped = tuple(int(row) for row in rows["dropped"])
-    return Split(rows["train"], rows["val"], rows["test"], origin=f"as in {path.parent.name}/split.csv", dropped=dropped)
+    return Split(
+        rows["train"],
+        rows["val"],
+        rows["test"],
+        origin=f"as in {path.parent.name}/split.csv",
+        dropped=dropped,
+    )
 
 
 def save_encoder(encoder: Encoder, path: Path) -> None:
     """Weights as safetensors, with what is needed to build the network again in the file's metadata."""
-    state = {key: value for key, value in encoder.state_dict().items()}
+    state = dict(encoder.state_dict())
     state["normalisation.mean"], state["normalisation.std"] = encoder.mean, encoder.std
     save_tensors(state, path, {"encoder": json.dumps(asdict(encoder.settings))})
 
@@ -125,9 +143,12 @@ def load_encoder(path: Path) -> Encoder:
     """The encoder that `save_encoder` wrote. Raises FewlabelError if the file is missing, damaged or something else."""
     tensors, metadata = load_tensors(path)
     if "encoder" not in metadata:
-        raise FewlabelError(f"{path} holds no Fewlabel encoder: give a run made by `fewlabel pretrain` or `learn`.")
+        raise FewlabelError(
+            f"{path} holds no Fewlabel encoder: give a run made by `fewlabel pretrain` or `learn`."
+        )
     settings = EncoderSettings(**{**json.loads(metadata["encoder"]), "weights": None})
     encoder = Encoder(settings)
     encoder.mean, encoder.std = tensors.pop("normalisation.mean"), tensors.pop("normalisation.std")
     encoder.load_state_dict(tensors)
-    return encoder.eval().to(memory_format=torch.channels_last)
+    channels_last(encoder)
+    return encoder.eval()

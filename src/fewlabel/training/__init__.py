@@ -2,9 +2,17 @@
 
 from fewlabel.training.checkpoint import load_tensors, replace_file, save_tensors
 from fewlabel.training.data import TrainingSet, mix_seed
-from fewlabel.training.loop import FitResult, Watch, choose_precision, fit
+from fewlabel.training.loop import FitResult, Watch, channels_last, choose_precision, fit
 
 __all__ = [
-    "FitResult", "TrainingSet", "Watch", "choose_precision", "fit", "load_tensors", "mix_seed", "replace_file",
+    "FitResult",
+    "TrainingSet",
+    "Watch",
+    "channels_last",
+    "choose_precision",
+    "fit",
+    "load_tensors",
+    "mix_seed",
+    "replace_file",
     "save_tensors",
-]  # fmt: skip
+]

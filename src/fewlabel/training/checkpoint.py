@@ -23,7 +23,9 @@ def replace_file(temporary: Path, target: Path) -> None:
     os.replace(temporary, target)
 
 
-def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+def save_tensors(
+    tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
     """Write tensors atomically as safetensors. Raises FewlabelError when the disk is full or not writable."""
     temporary = path.with_name(path.name + ".part")
     try:
@@ -44,10 +46,14 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise FewlabelError(f"{path} cannot be read as safetensors ({error}): it is missing, cut short or damaged.") from error
+        raise FewlabelError(
+            f"{path} cannot be read as safetensors ({error}): it is missing, cut short or damaged."
+        ) from error
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: JSON) -> None:
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: JSON
+) -> None:
     """Write the state after `step` steps; the last one before it is kept beside it."""
     tensors = {f"model.{k}": v for k, v in _unique_state(model).items()}
     for index, state in optimizer.state_dict()["state"].items():
@@ -59,7 +65,9 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     save_tensors(tensors, latest, {"step": str(step), "settings": json.dumps(settings, sort_keys=True)})
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: JSON) -> tuple[int, str]:
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: JSON
+) -> tuple[int, str]:
     """Restore the newest checkpoint that can be read.
 
     Returns (steps done, a warning or ""); (0, "") if there is none. Raises FewlabelError if it was made with other
@@ -78,7 +86,9 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         warning = f"{reasons[0]} Training goes on from the checkpoint before it." if reasons else ""
         return int(metadata["step"]), warning
     if candidates:
-        raise FewlabelError(f"No checkpoint in {folder} can be read: {reasons[0]} Remove it to start from the beginning.")
+        raise FewlabelError(
+            f"No checkpoint in {folder} can be read: {reasons[0]} Remove it to start from the beginning."
+        )
     return 0, ""
 
 
@@ -106,7 +116,9 @@ def _restore(tensors: dict[str, torch.Tensor], model: nn.Module, optimizer: torc
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
             like = parameters[int(index)]
-            if value.shape == like.shape:  # in the parameter's own memory format, so that every later step is the same
+            if (
+                value.shape == like.shape
+            ):  # in the parameter's own memory format, so that every later step is the same
                 value = torch.empty_like(like).copy_(value)
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -37,9 +37,13 @@ class TrainingSet:
         if len(shapes) != 1:
             raise FewlabelError(f"The collections give images of shapes {sorted(shapes)}: all need one size.")
         if len(self) == 0:
-            raise FewlabelError("There is no image to train on: every row was left out by the split or the filter.")
+            raise FewlabelError(
+                "There is no image to train on: every row was left out by the split or the filter."
+            )
         if self.labels is not None and len(self.labels) != len(self):
-            raise FewlabelError(f"{len(self.labels)} labels came with {len(self)} images: one a image is needed.")
+            raise FewlabelError(
+                f"{len(self.labels)} labels came with {len(self)} images: one a image is needed."
+            )
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.rows)

@@ -25,7 +25,9 @@ class Health:
     def warning(self) -> str:
         """A sentence when the representation has collapsed or nearly so, else ""."""
         if self.spread < 0.1:
-            return f"The embeddings have collapsed (spread {self.spread:.3f} of 1): all images look alike to the encoder."
+            return (
+                f"The embeddings have collapsed (spread {self.spread:.3f} of 1): all images look alike to it."
+            )
         if self.effective_rank < 2:
             return f"The features have collapsed to effective rank {self.effective_rank:.1f}: lower the learning rate."
         return ""
