@@ -161,6 +161,18 @@ def test_damaged_zip_member_by_its_checksum(tmp_path, scratch):
     assert "damaged" in listed(path, scratch)[1]["x.zip"]
 
 
+def test_an_archive_without_a_file(tmp_path, scratch):
+    assert listed(zipped(tmp_path / "x.zip", {}), scratch) == ([], {"x.zip": "the archive holds no file"})
+    assert listed(tarred(tmp_path / "x.tar.gz", [], "w:gz"), scratch)[1] != {}
+
+
+def test_a_member_without_a_name(tmp_path, scratch):
+    content = zipped(tmp_path / "x.zip", {"a.png": png()}).read_bytes()
+    directory = content.index(b"PK\x01\x02")
+    (tmp_path / "x.zip").write_bytes(content[: directory + 46] + b"\0" + content[directory + 47 :])
+    assert "damaged" in listed(tmp_path / "x.zip", scratch)[1]["x.zip"]
+
+
 def test_members_of_one_name(tmp_path, scratch):
     members = [(tarfile.TarInfo("a.png"), png(1)), (tarfile.TarInfo("a.png"), png(2))]
     names, rejected = listed(tarred(tmp_path / "x.tar", members), scratch)

@@ -165,6 +165,17 @@ def test_one_bit_tiff_with_and_without_palette(tmp_path):
     assert read_file(tmp_path / "p.tif").pixels[:, 0].tolist() == [[255, 0, 255], [1, 0, 1], [0, 0, 0]]
 
 
+def test_a_tiff_page_of_no_bits(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "x.tif", np.ones((4, 5), np.uint16), photometric="minisblack", compression="lzw"
+    )
+    content = (tmp_path / "x.tif").read_bytes()
+    stated, changed = (struct.pack("<HHIH", 258, 3, 1, bits) for bits in (16, 0))
+    (tmp_path / "x.tif").write_bytes(content.replace(stated, changed))
+    with pytest.raises(UnreadableImage, match=r"came out as \(0,\), not as \(4, 5\)"):
+        read_file(tmp_path / "x.tif")
+
+
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path):
     from imagecodecs import png_encode
 

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import struct
 import tarfile
 import zipfile
 import zlib
@@ -22,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from fewlabel.images.quiet import error_line
-from fewlabel.images.sniffing import PACKING_ERRORS, sniff, unpacked
+from fewlabel.images.sniffing import sniff, unpacked
 from fewlabel.images.source import Entry, Rejected, stamp_of
 from fewlabel.types import FewlabelError, UnreadableImage
 
@@ -36,14 +35,6 @@ FREE_BYTES = 2**30
 """Bytes that any archive may unpack to, whatever its ratio."""
 
 _MANIFEST = "manifest.json"
-_DAMAGE = (
-    *PACKING_ERRORS,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    struct.error,
-    NotImplementedError,
-    RuntimeError,
-)
 Member = tuple[str, Callable[[], IO[bytes]] | str]
 """A member's name, and either how to open it or why it is not opened."""
 
@@ -65,6 +56,8 @@ def open_archive(entry: Entry, scratch: Path) -> tuple[list[Entry], list[Rejecte
     if not (folder / _MANIFEST).is_file():
         _unpack(entry, scratch, folder)
     manifest = json.loads((folder / _MANIFEST).read_text())
+    if not manifest["members"] and not manifest["rejected"]:
+        raise UnreadableImage("the archive holds no file")
     members = [
         Entry(f"{entry.name}!/{name}", folder / f"{number:07d}", f"{entry.stamp}!{number}")
         for number, name in enumerate(manifest["members"])
@@ -83,9 +76,9 @@ def _unpack(entry: Entry, scratch: Path, folder: Path) -> None:
         if stamp_of(entry.path) != entry.stamp:
             raise UnreadableImage("the archive changed while it was being read; import it again")
         _rename(partial, folder)
-    except _DAMAGE as error:
-        if isinstance(error, FewlabelError):
-            raise
+    except FewlabelError:
+        raise
+    except Exception as error:  # on damaged archives the standard library raises many things
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FewlabelError(
                 f"the disk of {scratch} is full while unpacking {entry.path}: free some space and run again"

@@ -50,6 +50,8 @@ def scan_npz(entry: Entry, scratch: Path) -> tuple[list[Source], list[Rejected]]
     sources: list[Source] = []
     for split in splits:
         sources += _split_sources(entry, split, arrays)
+    if not sources:
+        raise UnreadableImage(f"its arrays {', '.join(f'{split}_images' for split in splits)} hold no image")
     used = {f"{split}_{what}" for split in splits for what in ("images", "labels")}
     reason = "an array that is no part of MedMNIST's layout"
     left = [Rejected(f"{entry.name}#{name}", reason) for name in arrays if name not in used]

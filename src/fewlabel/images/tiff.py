@@ -88,6 +88,10 @@ def _page(page: tifffile.TiffPage) -> tuple[np.ndarray, np.ndarray | None, tuple
     """(H, W) or (H, W, 3), alpha (H, W) or None, and what was done."""
     check_size(*page.shape)
     array = page.asarray()
+    if array.shape != page.shape:
+        raise UnreadableImage(
+            f"the TIFF page came out as {array.shape}, not as {page.shape} as its header states"
+        )
     if array.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
         array = np.moveaxis(array, 0, -1)
     photometric = tifffile.PHOTOMETRIC

@@ -272,13 +272,12 @@ def _separate(collections: Sequence[Collection], splits: list[Split], drop: bool
         for j, trained in enumerate(collections):
             if i == j or len(splits[i].test) == 0 or len(splits[j].train) == 0:
                 continue
-            pairs = find_duplicates(
+            found_i, found_j, _ = find_duplicates(
                 tested.thumbnails()[splits[i].test], trained.thumbnails()[splits[j].train]
             )
-            if not len(pairs):
+            if not len(found_i):
                 continue
-            rows_i = splits[i].test[[int(pair[0]) for pair in pairs]]
-            rows_j = splits[j].train[[int(pair[1]) for pair in pairs]]
+            rows_i, rows_j = splits[i].test[found_i], splits[j].train[found_j]
             if not drop:
                 names = [f"{tested.name}/{name}" for name in tested.column("case:source")]
                 offset = len(names)
