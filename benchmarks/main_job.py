@@ -1,0 +1,326 @@
+"""The main job on real data, each one command; the results go to benchmarks/results.
+
+    python benchmarks/main_job.py pneumoniamnist
+    python benchmarks/main_job.py nih-chest-xray nih-sex nih-age
+    python benchmarks/main_job.py all
+
+The images lie in ../shared/data beside the project, or where FEWLABEL_REAL_DATA says. Collections and encoders are
+kept in the work folder and used again. `--quick` runs everything through in little time; its figures mean nothing and
+are written into the work folder only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fewlabel.collection import Collection, import_images
+from fewlabel.pipeline import EvaluateSettings, PretrainSettings, evaluate, learn
+from fewlabel.types import JSON, FewlabelError
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a collection comes from: paths below the data folder, and columns of its label file."""
+
+    path: str
+    labels: str | None = None
+    file_column: str | None = None
+    patient_column: str | None = None
+    view_column: str | None = None
+
+
+SOURCES = {
+    "pneumoniamnist": Source("pneumoniamnist/pneumoniamnist.npz"),
+    "nih-chest-xray": Source(
+        "nih-chest-xray/images", "nih-chest-xray/labels.csv", "Image Index", "Patient ID", "View Position"
+    ),
+    # No patient numbers were published: the near-duplicate groups stand for them.
+    "iq-oth-lung-ct": Source(
+        "iq-oth-lung-ct", "iq-oth-lung-ct/index.csv", "file", patient_column="near_dup_group_r098"
+    ),
+    "hannover-chest-xray": Source(
+        "hannover-chest-xray/png",
+        "hannover-chest-xray/data_with_included_flag.csv",
+        "image_id",
+        "patient_id",
+        "projection",
+    ),
+    "mednist-cxr": Source("mednist-64/CXR.tar.gz"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of the table of results.
+
+    data: the collection that is evaluated. pretraining: how to pretrain on it (and on `pretrain_on`, without labels);
+    None = the encoder of the job `encoder_of`. followed_by: jobs that the same command runs afterwards.
+    """
+
+    data: str
+    about: str
+    evaluation: EvaluateSettings
+    pretraining: PretrainSettings | None = None
+    encoder_of: str = ""
+    pretrain_on: tuple[str, ...] = ()
+    pretraining_seeds: int = 1
+    followed_by: tuple[str, ...] = ()
+
+
+NIH_BUDGETS = (10, 25, 50, 100, 250)
+NIH_PRETRAINING = PretrainSettings(size_px=64, steps=1000, batch_size=256)
+
+# The settings of every job: the one place to change them. Chosen on validation patients, never on test.
+JOBS: dict[str, Job] = {
+    "pneumoniamnist": Job(
+        "pneumoniamnist",
+        "pneumonia in children's chest X-rays at 28 px, the official split",
+        EvaluateSettings("label", budgets=(10, 25, 47, 100, 250, 1000), headline_budget=47),
+        PretrainSettings(size_px=28, steps=1000, batch_size=256),
+    ),
+    "nih-chest-xray": Job(
+        "nih-chest-xray",
+        "pneumonia in 1,000 NIH chest X-rays",
+        EvaluateSettings("Pneumonia", budgets=NIH_BUDGETS),
+        NIH_PRETRAINING,
+    ),
+    "nih-pa": Job(
+        "nih-chest-xray",
+        "pneumonia among PA views only, so that the view cannot give it away",
+        EvaluateSettings("Pneumonia", "\"View Position\" = 'PA'", budgets=NIH_BUDGETS[:-1]),
+        encoder_of="nih-chest-xray",
+    ),
+    "nih-sex": Job(
+        "nih-chest-xray",
+        "male or female",
+        EvaluateSettings("Patient Gender=M", budgets=NIH_BUDGETS),
+        encoder_of="nih-chest-xray",
+    ),
+    "nih-effusion": Job(
+        "nih-chest-xray",
+        "effusion (9 % of the images)",
+        EvaluateSettings("Effusion", budgets=NIH_BUDGETS),
+        encoder_of="nih-chest-xray",
+    ),
+    "nih-age": Job(
+        "nih-chest-xray",
+        "age in years",
+        EvaluateSettings("Patient Age", budgets=NIH_BUDGETS),
+        encoder_of="nih-chest-xray",
+    ),
+    "nih-view": Job(
+        "nih-chest-xray",
+        "view PA or AP, which is how the image was taken and no finding",
+        EvaluateSettings("View Position=PA", budgets=NIH_BUDGETS),
+        encoder_of="nih-chest-xray",
+    ),
+    "iq-oth-lung-ct": Job(
+        "iq-oth-lung-ct",
+        "malignant or not in lung CT slices, grouped by near-duplicates",
+        EvaluateSettings("class=malignant", budgets=NIH_BUDGETS),
+        PretrainSettings(size_px=64, steps=1000, batch_size=256),
+    ),
+    "nih-multi": Job(
+        "nih-chest-xray",
+        "pneumonia, after pretraining on all chest X-rays there are",
+        EvaluateSettings("Pneumonia", budgets=NIH_BUDGETS),
+        replace(NIH_PRETRAINING, steps=2000),
+        pretrain_on=("hannover-chest-xray", "mednist-cxr", "pneumoniamnist"),
+        followed_by=("nih-multi-pa", "nih-multi-sex", "nih-multi-effusion", "nih-multi-age"),
+    ),
+}
+for _name in ("nih-pa", "nih-sex", "nih-effusion", "nih-age"):
+    JOBS[_name.replace("nih-", "nih-multi-")] = replace(
+        JOBS[_name],
+        encoder_of="nih-multi",
+        about=f"{JOBS[_name].about}, after pretraining on all chest X-rays",
+    )
+
+KEPT = (
+    "title", "made_images", "target", "metric", "metric_labels", "higher_is_better", "arms", "budgets", "seeds",
+    "metrics", "differences", "headline", "labels_saved", "data", "warnings", "settings", "versions", "seconds",
+)  # fmt: skip
+DIGITS = 5
+
+
+def quick(job: Job) -> Job:
+    """The same job with so little of everything that it only shows that it runs."""
+    budgets = job.evaluation.budgets or (10,)
+    evaluation = replace(job.evaluation, budgets=budgets[:1], seeds=1, resamples=50, supervised=False)
+    pretraining = job.pretraining and replace(job.pretraining, steps=3, batch_size=16)
+    return replace(job, evaluation=evaluation, pretraining=pretraining, pretraining_seeds=1)
+
+
+def data_folder() -> Path:
+    """The folder of real images. Raises FewlabelError where there is none."""
+    folder = Path(os.environ.get("FEWLABEL_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        raise FewlabelError(
+            f"There are no real images at {folder}: set FEWLABEL_REAL_DATA to the folder that holds "
+            f"{', '.join(sorted({source.path.split('/')[0] for source in SOURCES.values()}))}."
+        )
+    return folder
+
+
+def import_source(name: str, data: Path, work: Path) -> Collection:
+    """The collection of a source; what was imported before is not read again."""
+    source, to = SOURCES[name], work / "collections" / name
+    if not (data / source.path).exists():
+        raise FewlabelError(
+            f"{data} holds no {source.path}: copy it there, or set FEWLABEL_REAL_DATA to another folder."
+        )
+    import_images(
+        data / source.path,
+        to,
+        labels=data / source.labels if source.labels else None,
+        file_column=source.file_column,
+        patient_column=source.patient_column,
+        view_column=source.view_column,
+    )
+    return Collection.open(to)
+
+
+def run_job(name: str, jobs: dict[str, Job], work: Path) -> Path:
+    """Run one job; returns the folder of its run. Another setting means another folder, so nothing stale is used."""
+    job, data = jobs[name], data_folder()
+    main = import_source(job.data, data, work)
+    encoder = encoder_folder(name, jobs, work)
+    if job.pretraining and evaluation_of(encoder) in (None, _plain(asdict(job.evaluation))):
+        others = [import_source(other, data, work) for other in job.pretrain_on]
+        learn(
+            main,
+            job.evaluation.target,
+            encoder,
+            pretrain_on=others,
+            pretraining=job.pretraining,
+            evaluation=job.evaluation,
+            pretraining_seeds=job.pretraining_seeds,
+            drop_leaks=True,
+            bar=sys.stderr.isatty(),
+            progress=say,
+        )
+        return encoder
+    if job.encoder_of and not (encoder / "results.json").exists():
+        run_job(job.encoder_of, jobs, work)
+    out = encoder.with_name(f"{name}-{_short(asdict(job.evaluation), encoder.name)}")
+    evaluate(main, job.evaluation.target, encoder, out, evaluation=job.evaluation, progress=say)
+    return out
+
+
+def encoder_folder(name: str, jobs: dict[str, Job], work: Path) -> Path:
+    """The run whose encoder a job uses; its name changes with the pretraining's settings."""
+    owner = jobs[name].encoder_of or name
+    job = jobs[owner]
+    assert job.pretraining is not None
+    what = _short(asdict(job.pretraining), job.pretrain_on, job.pretraining_seeds)
+    return work / "runs" / f"{owner}-{what}"
+
+
+def evaluation_of(run: Path) -> JSON | None:
+    """The settings that a run was evaluated with; None where there is no run."""
+    path = run / "run.json"
+    return json.loads(path.read_text())["evaluation"] if path.exists() else None
+
+
+def _short(*what: Any) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def say(done: int, total: int, what: str) -> None:
+    """Progress as lines."""
+    print(f"  {done}/{total} {what}", file=sys.stderr, flush=True)
+
+
+def compact(results: JSON, name: str, job: Job) -> JSON:
+    """What is kept in the project of results.json: figures and facts, no file names, no path of a machine."""
+    kept: JSON = {"job": name, "about": job.about, **{key: results[key] for key in KEPT if key in results}}
+    kept["data"] = {key: value for key, value in kept["data"].items() if key != "quarantine"}
+    return _tidy(kept)
+
+
+def _tidy(value: Any) -> Any:
+    """Rounds numbers, and leaves of a path its last part."""
+    if isinstance(value, dict):
+        return {key: _tidy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_tidy(item) for item in value]
+    if isinstance(value, float):
+        return round(value, DIGITS)
+    if isinstance(value, str):
+        words = value.split(" ")
+        return " ".join(Path(word).name if word.startswith("/") and len(word) > 1 else word for word in words)
+    return value
+
+
+def write_result(content: JSON, folder: Path) -> Path:
+    """Write the compact results of a job, one line a metric, so that changes can be read in a diff."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{content['job']}.json"
+    temporary = path.with_suffix(".part")
+    temporary.write_text(_lines(content) + "\n")
+    os.replace(temporary, path)
+    return path
+
+
+def _lines(content: JSON) -> str:
+    parts = []
+    for key, value in content.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in value)
+            text = f"[\n  {rows}\n ]"
+        else:
+            text = json.dumps(value, ensure_ascii=False)
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the jobs named on the command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", metavar="NAME", help=f"all, or of {', '.join(JOBS)}")
+    parser.add_argument("--quick", action="store_true", help="only show that it runs")
+    parser.add_argument("--work", type=Path, default=ROOT / ".work", help="collections and runs are kept here")
+    given = parser.parse_args(arguments)
+    work: Path = given.work / "quick" if given.quick else given.work
+    jobs = {name: quick(job) for name, job in JOBS.items()} if given.quick else JOBS
+    try:
+        names = chosen(given.names)
+        data_folder()
+        work.mkdir(parents=True, exist_ok=True)
+        (given.work / ".gitignore").write_text("*\n")
+        for name in names:
+            print(f"{name}: {jobs[name].about}", file=sys.stderr, flush=True)
+            run = run_job(name, jobs, work)
+            content = compact(json.loads((run / "results.json").read_text()), name, jobs[name])
+            print(write_result(content, work / "results" if given.quick else RESULTS))
+    except FewlabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def chosen(names: list[str]) -> list[str]:
+    """The jobs to run, in order and each once, with those that follow them."""
+    unknown = [name for name in names if name not in {*JOBS, "all"}]
+    if unknown:
+        raise FewlabelError(f"There is no job {unknown[0]!r}: use all, or {', '.join(JOBS)}.")
+    wanted = list(JOBS) if "all" in names else names
+    return list(dict.fromkeys(one for name in wanted for one in (name, *JOBS[name].followed_by)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
