@@ -290,10 +290,14 @@ def _lines(content: JSON) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the jobs named on the command line. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="+", metavar="NAME", help=f"all, or of {', '.join(JOBS)}")
     parser.add_argument("--quick", action="store_true", help="only show that it runs")
-    parser.add_argument("--work", type=Path, default=ROOT / ".work", help="collections and runs are kept here")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / ".work", help="collections and runs are kept here"
+    )
     given = parser.parse_args(arguments)
     work: Path = given.work / "quick" if given.quick else given.work
     jobs = {name: quick(job) for name, job in JOBS.items()} if given.quick else JOBS

@@ -76,13 +76,15 @@ def learn(
     run = {
         "command": "learn",
         "collection": str(main.path),
+        "data": [one.fingerprint for one in [main, *others]],
         "pretrain_on": [str(other.path) for other in others],
         "pretraining": asdict(chosen),
         "evaluation": asdict(settings),
         "pretraining_seeds": pretraining_seeds,
     }
-    _check_same_run(out, run)
-    write_json(out / "run.json", run)
+    finished = _begin(out, run)
+    if finished:
+        return finished
     started, encoders = time.perf_counter(), []
     for seed in range(pretraining_seeds):
         folder = out / "pretrain" / f"seed-{seed}"
@@ -124,12 +126,14 @@ def evaluate(
     run = {
         "command": "evaluate",
         "collection": str(main.path),
+        "data": [main.fingerprint],
         "model": str(model),
         "evaluation": asdict(settings),
         "pretraining": asdict(encoders[0].settings),
     }
-    _check_same_run(out, run)
-    write_json(out / "run.json", run)
+    finished = _begin(out, run)
+    if finished:
+        return finished
     write_split(out / "split.csv", [main], encoders[0].splits)
     return _finish(main, encoders, settings, out, run, 0.0, progress)
 
@@ -144,19 +148,36 @@ def whole(collection: Collection) -> Split:
     return Split(np.arange(len(collection)), none, none, origin="all images, for pretraining only")
 
 
-def _check_same_run(out: Path, run: JSON) -> None:
+def _begin(out: Path, run: JSON) -> Learned | None:
+    """Write run.json, or check that `out` holds this very run; what it gave, if it is finished already."""
     if not (out / "run.json").exists():
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FewlabelError(f"{out} is not empty and holds no run: give a new folder with --out.")
-        return
-    there = read_json(out / "run.json", "fewlabel learn")
-    for key, value in _flat(run).items():
-        old = _flat(there).get(key)
-        if old != value and not (old is None and key not in _flat(there)):
+        write_json(out / "run.json", run)
+        return None
+    there, here = _flat(read_json(out / "run.json", "fewlabel learn")), _flat(run)
+    for key, value in here.items():
+        if there.get(key) != value:
             raise FewlabelError(
-                f"{out} holds a run with another setting ({key}: {old} there, {value} here): "
+                f"{out} holds a run with another setting ({key}: {there.get(key)} there, {value} here): "
                 "give the same settings to continue it, or another --out to start a new one."
             )
+    if not (out / "results.json").exists():
+        return None
+    results = read_json(out / "results.json", "fewlabel learn")
+    if (
+        _flat(results.get("settings", {})) != here
+        or results["versions"]["fewlabel"] != versions()["fewlabel"]
+    ):
+        return None
+    return _learned(out, results)
+
+
+def _learned(out: Path, results: JSON) -> Learned:
+    """Write the report of finished results."""
+    headline = (results["headline"] or {}).get("sentence")
+    nothing = "No reference was trained: labels saved are not measured."
+    return Learned(out, write_report(out), headline or nothing, results)
 
 
 def _flat(content: JSON, prefix: str = "") -> JSON:
@@ -218,17 +239,11 @@ def _finish(
         "total": pretrain_seconds + evaluated.seconds,
     }
     results["versions"] = versions()
-    results["settings"] = {**run, "data_fingerprint": main.fingerprint}
-    write_json(
-        out / "run.json", {**run, "data_fingerprint": main.fingerprint, "versions": results["versions"]}
-    )
+    results["settings"] = run
+    write_json(out / "run.json", {**run, "versions": results["versions"]})
     _save_model(encoders[0], evaluated, out, main)
     write_json(out / "results.json", results)
-    report = write_report(out)
-    headline = (results["headline"] or {}).get(
-        "sentence"
-    ) or "No reference was trained: labels saved are not measured."
-    return Learned(out, report, headline, results)
+    return _learned(out, results)
 
 
 def _save_model(pretrained: Pretrained, evaluated: Evaluated, out: Path, main: Collection) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import lightning_fabric
 import numpy as np
 import torch
+from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
 from fewlabel.training.checkpoint import load_checkpoint, save_checkpoint
@@ -104,9 +105,10 @@ def fit(
         raise FewlabelError(f"The schedule has {schedule.steps} steps: at least 1 is needed.")
     chosen = choose_precision(views.size_px) if precision == "auto" else precision
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    fabric = lightning_fabric.Fabric(
-        devices=world if world > 1 else 1, precision="bf16-mixed" if chosen == "bf16" else "32-true"
-    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # The plugin rather than the word "bf16-mixed", which has Fabric announce it on the terminal at every call.
+    plugins: list[Any] = [MixedPrecision("bf16-mixed", device)] if chosen == "bf16" else []
+    fabric = lightning_fabric.Fabric(devices=world if world > 1 else 1, plugins=plugins)
     fabric.launch()
     run = _Run(fabric, objective, data, views, schedule, out, settings or {}, FitResult(precision=chosen))
     with torch.random.fork_rng(), _bar(progress, schedule.steps) as report:
