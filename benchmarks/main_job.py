@@ -139,6 +139,11 @@ JOBS: dict[str, Job] = {
         followed_by=("nih-multi-pa", "nih-multi-sex", "nih-multi-effusion", "nih-multi-age"),
     ),
 }
+JOBS["pneumoniamnist-info-nce"] = replace(
+    JOBS["pneumoniamnist"],
+    about="the same with InfoNCE between the two views instead of NT-Xent",
+    pretraining=replace(JOBS["pneumoniamnist"].pretraining or PretrainSettings(), loss="info-nce"),
+)
 for _name in ("nih-pa", "nih-sex", "nih-effusion", "nih-age"):
     JOBS[_name.replace("nih-", "nih-multi-")] = replace(
         JOBS[_name],

@@ -1,0 +1,326 @@
+"""Writes the tables of README.md and docs/results.md and the README's figure from benchmarks/results/*.json.
+
+    python benchmarks/make_tables.py            or: make results
+    python benchmarks/make_tables.py --check    exit status 1 if anything is not up to date
+
+No figure in these files is written by hand. What was not measured is said to be so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from fewlabel.report.style import LIGHT, looks
+from fewlabel.report.words import count, interval, number, p_value, signed
+from fewlabel.types import JSON, FewlabelError
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURE = "docs/figures/label-efficiency.svg"
+SHOWN_FIRST = "pneumoniamnist"
+NOT_MEASURED = "not measured"
+ORDER = (
+    "pneumoniamnist", "pneumoniamnist-info-nce", "nih-chest-xray", "nih-pa", "nih-sex", "nih-effusion", "nih-age",
+    "nih-view", "iq-oth-lung-ct", "nih-multi", "nih-multi-pa", "nih-multi-sex", "nih-multi-effusion", "nih-multi-age",
+)  # fmt: skip
+ARMS = {
+    "simclr": "SimCLR, linear probe",
+    "random": "random init, linear probe",
+    "supervised": "supervised from scratch",
+    "pixels": "16 × 16 pixels",
+    "statistics": "six statistics",
+}
+DRAWN = ("simclr", "supervised", "random", "pixels", "statistics")
+
+
+class Result:
+    """The compact results of one job, or the lack of them."""
+
+    def __init__(self, name: str, content: JSON | None) -> None:
+        self.name = name
+        self.raw: JSON = content or {}
+        self.cells = {(r["name"], r["arm"], r["budget"]): r for r in self.raw.get("metrics", [])}
+        self.against = {(r["reference"], r["budget"]): r for r in self.raw.get("differences", [])}
+
+    @property
+    def measured(self) -> bool:
+        """Whether there are results."""
+        return bool(self.raw)
+
+    @property
+    def budgets(self) -> list[int]:
+        """The label budgets; the last one is all labels."""
+        return self.raw["budgets"]
+
+    @property
+    def few(self) -> int:
+        """The budget of the headline, which was fixed before any result was seen."""
+        wanted = self.raw["settings"]["evaluation"]["headline_budget"]
+        return min(self.budgets, key=lambda budget: (abs(budget - wanted), budget))
+
+    @property
+    def metric(self) -> str:
+        """The main measure in words."""
+        return str(self.raw["metric_labels"][self.raw["metric"]])
+
+    def value(self, arm: str, budget: int) -> str:
+        """ "0.941 (0.912 to 0.960)"."""
+        cell = self.cells.get((self.raw.get("metric"), arm, budget))
+        return f"{number(cell['value'])} ({interval(cell['low'], cell['high'])})" if cell else NOT_MEASURED
+
+    def difference(self, reference: str, budget: int) -> str:
+        """SimCLR minus another arm, with interval and p."""
+        row = self.against.get((reference, budget))
+        if not row:
+            return NOT_MEASURED
+        return f"{signed(row['value'])} ({signed(row['low'])} to {signed(row['high'])}), p {p_text(row['p'])}"
+
+    def tested(self) -> str:
+        """How many images and patients it was tested on."""
+        data = self.raw["data"]
+        return f"{count(data['test'])} images, {count(data['test_patients'])} patients"
+
+    def saved(self) -> str:
+        """The sentence on labels saved."""
+        headline = self.raw.get("headline")
+        return str(headline["sentence"]) if headline else f"Labels saved: {NOT_MEASURED}."
+
+
+def p_text(value: float) -> str:
+    """ "< 0.001" or "= 0.04"."""
+    text = p_value(value)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def read_results(folder: Path) -> dict[str, Result]:
+    """All results in the folder, the usual ones first; a usual one that is missing is there and empty."""
+    found: dict[str, Result] = {name: Result(name, None) for name in ORDER}
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and "job" in content:
+            found[path.stem] = Result(path.stem, content)
+    return found
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def first_screen(results: dict[str, Result]) -> str:
+    """One result in words, with its picture."""
+    result = results[SHOWN_FIRST]
+    if not result.measured:
+        return f"The main job on PneumoniaMNIST: {NOT_MEASURED} yet (`python benchmarks/main_job.py {SHOWN_FIRST}`)."
+    few, every = result.few, result.budgets[-1]
+    share = f"{100 * few / every:.0f} %"
+    words = (
+        f"On PneumoniaMNIST, a linear probe on SimCLR features has a test {result.metric} of "
+        f"{result.value('simclr', few)} with {count(few)} labels ({share} of them) and {result.value('simclr', every)} "
+        f"with all {count(every)}; the same network trained from scratch has {result.value('supervised', few)} and "
+        f"{result.value('supervised', every)}, and features of its random weights have {result.value('random', few)} "
+        f"and {result.value('random', every)}. {result.saved()}"
+    )
+    tested = f"{result.tested()}, {len(result.raw['seeds'])} seeds; brackets and bands are 95 % intervals"
+    return f"{words}\n\n![{result.metric} against the number of labels]({FIGURE})\n\n*{tested}.*"
+
+
+def summary(results: dict[str, Result]) -> str:
+    """One table over all jobs: few labels and all labels, every arm."""
+    header = ["Target", "Tested on", "Measure", "Labels", *ARMS.values(), "SimCLR − supervised"]
+    rows: list[list[str]] = []
+    for result in results.values():
+        if not result.measured:
+            rows.append([f"`{result.name}`", *[NOT_MEASURED] * (len(header) - 1)])
+            continue
+        for budget in sorted({result.few, result.budgets[-1]}):
+            everything = " (all)" if budget == result.budgets[-1] else ""
+            rows.append(
+                [
+                    f"`{result.name}`: {result.raw['about']}",
+                    result.tested(),
+                    result.metric,
+                    count(budget) + everything,
+                    *(result.value(arm, budget) for arm in ARMS),
+                    result.difference("supervised", budget),
+                ]
+            )
+    return table(header, rows)
+
+
+def objectives(results: dict[str, Result]) -> str:
+    """Every listed objective with its paper and what it reached here; InfoNCE is a loss of SimCLR."""
+    from fewlabel.objectives import OBJECTIVES
+
+    rows = []
+    for objective in OBJECTIVES:
+        baseline = objective.name == "supervised"
+        job = SHOWN_FIRST if baseline or objective.name == "simclr" else f"{SHOWN_FIRST}-{objective.name}"
+        rows.append(objective_row(f"`{objective.name}`", objective.paper, results.get(job), objective.name))
+        if objective.name == "simclr":
+            other = results.get(f"{SHOWN_FIRST}-info-nce")
+            rows.append(
+                objective_row(
+                    "`simclr` with InfoNCE (`--loss info-nce`)",
+                    "van den Oord et al. 2018, arXiv:1807.03748",
+                    other,
+                )
+            )
+    return table(["Objective", "Paper", "PneumoniaMNIST, few labels", "PneumoniaMNIST, all labels"], rows)
+
+
+def objective_row(name: str, paper: str, result: Result | None, arm: str = "simclr") -> list[str]:
+    """One line of the table of objectives."""
+    if result is None or not result.measured:
+        return [name, paper, NOT_MEASURED, NOT_MEASURED]
+    cells = [f"{result.value(arm, b)} with {count(b)}" for b in (result.few, result.budgets[-1])]
+    return [name, paper, *(NOT_MEASURED if cell.startswith(NOT_MEASURED) else cell for cell in cells)]
+
+
+def page(results: dict[str, Result]) -> str:
+    """docs/results.md."""
+    parts = [
+        "# Results",
+        "Made by `make results` from `benchmarks/results`; not to be edited by hand. Each line of `main_job.py` that "
+        "made them: `python benchmarks/main_job.py NAME`. Brackets hold 95 % intervals from a bootstrap over patients "
+        "and seeds. Differences are paired; p is two-sided. `random init` is the same network with random weights: "
+        "what it reaches needs no pretraining. `six statistics` sees no anatomy.",
+        *(section(result) for result in results.values()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(result: Result) -> str:
+    """Everything on one job."""
+    if not result.measured:
+        return f"## {result.name}\n\n{NOT_MEASURED.capitalize()}."
+    raw, data = result.raw, result.raw["data"]
+    labels = {arm["key"]: arm["label"] for arm in raw["arms"]}
+    header = ["Labels", *(labels.values())]
+    rows = [[count(b), *(result.value(arm, b) for arm in labels)] for b in result.budgets]
+    others = [key for key in labels if key != "simclr"]
+    gaps = [[count(b), *(result.difference(key, b) for key in others)] for b in result.budgets]
+    facts = (
+        f"{raw['about'][0].upper()}{raw['about'][1:]}. {count(data['images'])} images of {count(data['patients'])} "
+        f"patients; tested on {result.tested()}; {count(data['train'])} training and {count(data['val'])} validation "
+        f"labels; {count(data['pretraining_images'])} images pretrained on; split: {data['split']}; "
+        f"{len(raw['seeds'])} seeds."
+    )
+    warnings = "\n".join(f"- {text}" for text in raw["warnings"])
+    parts = [
+        f"## {result.name}",
+        facts,
+        result.saved(),
+        f"{result.metric}:",
+        table(header, rows),
+        "SimCLR's linear probe minus the others:",
+        table(["Labels", *(labels[key] for key in others)], gaps),
+        f"Warnings of the run:\n\n{warnings}" if warnings else "The run gave no warning.",
+        f"Settings: `{json.dumps(raw['settings'].get('pretraining', {}), sort_keys=True)}`",
+    ]
+    return "\n\n".join(parts)
+
+
+def digest(result: Result) -> str:
+    """Of all that the figure shows; it stands in the figure, so that --check need not draw."""
+    shown = [result.cells[key] for key in sorted(result.cells) if key[0] == result.raw["metric"]]
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
+
+
+def figure(result: Result) -> str:
+    """SVG of the main measure over the number of labels, with 95 % bands."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "fewlabel", "svg.fonttype": "path", "font.size": 11})
+    from matplotlib import pyplot
+
+    styles = looks(result.raw["arms"])
+    canvas, axes = pyplot.subplots(figsize=(8, 4.4), layout="constrained")
+    for arm in DRAWN:
+        cells = [result.cells.get((result.raw["metric"], arm, budget)) for budget in result.budgets]
+        points = [(cell["budget"], cell["value"], cell["low"], cell["high"]) for cell in cells if cell]
+        if not points:
+            continue
+        x, y, low, high = zip(*points, strict=True)
+        look = styles[arm]
+        axes.fill_between(x, low, high, color=look.ink, alpha=0.14, linewidth=0)
+        axes.plot(x, y, color=look.ink, linestyle=look.linestyle, marker=look.marker, ms=5, label=ARMS[arm])
+    axes.set_xscale("log")
+    axes.set_xticks(result.budgets, [count(budget) for budget in result.budgets])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled training images")
+    axes.set_ylabel(f"test {result.metric}")
+    axes.grid(axis="y", color=LIGHT["line"], linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    stream = io.StringIO()
+    canvas.savefig(stream, format="svg", metadata={"Date": None, "Description": digest(result)})
+    pyplot.close(canvas)
+    return stream.getvalue()
+
+
+def with_block(text: str, name: str, content: str) -> str:
+    """The text with what stands between <!-- name:begin --> and <!-- name:end --> replaced."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise FewlabelError(f"README.md needs {begin} and {end} once each, in this order: put them back.")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
+
+
+def made(root: Path) -> dict[str, str]:
+    """What each file should hold, by its path below the project; the figure only where it has to be drawn."""
+    results = read_results(root / "benchmarks" / "results")
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    for name, content in (("results", first_screen), ("tables", summary), ("objectives", objectives)):
+        readme = with_block(readme, name, content(results))
+    files = {"README.md": readme, "docs/results.md": page(results)}
+    first = results[SHOWN_FIRST]
+    if first.measured and not is_drawn(root / FIGURE, digest(first)):
+        files[FIGURE] = figure(first)
+    return files
+
+
+def is_drawn(path: Path, wanted: str) -> bool:
+    """Whether the figure was drawn from these results."""
+    return path.is_file() and re.search(rf"\b{wanted}\b", path.read_text(encoding="utf-8")) is not None
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    """Write, or with --check compare. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 if something is not up to date"
+    )
+    check = parser.parse_args(arguments).check
+    try:
+        files = made(root)
+    except FewlabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    paths = {root / name: text for name, text in files.items()}
+    stale = [p for p, text in paths.items() if not p.is_file() or p.read_text(encoding="utf-8") != text]
+    for path in stale:
+        print(f"{path.relative_to(root)} {'is not up to date: run make results' if check else 'written'}")
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(path.name + ".part")
+            temporary.write_text(paths[path], encoding="utf-8")
+            os.replace(temporary, path)
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
