@@ -30,23 +30,31 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a collection comes from: paths below the data folder, and columns of its label file."""
+    """Where a collection comes from: paths below the data folder, and columns of its label file.
+
+    groups: what the split and the bootstrap keep together, in words; "" where nothing is known of it.
+    """
 
     path: str
     labels: str | None = None
     file_column: str | None = None
     patient_column: str | None = None
     view_column: str | None = None
+    groups: str = "patients"
 
 
 SOURCES = {
-    "pneumoniamnist": Source("pneumoniamnist/pneumoniamnist.npz"),
+    "pneumoniamnist": Source("pneumoniamnist/pneumoniamnist.npz", groups=""),
     "nih-chest-xray": Source(
         "nih-chest-xray/images", "nih-chest-xray/labels.csv", "Image Index", "Patient ID", "View Position"
     ),
     # No patient numbers were published: the near-duplicate groups stand for them.
     "iq-oth-lung-ct": Source(
-        "iq-oth-lung-ct", "iq-oth-lung-ct/index.csv", "file", patient_column="near_dup_group_r098"
+        "iq-oth-lung-ct",
+        "iq-oth-lung-ct/index.csv",
+        "file",
+        patient_column="near_dup_group_r098",
+        groups="near-duplicate groups",
     ),
     "hannover-chest-xray": Source(
         "hannover-chest-xray/png",
@@ -55,7 +63,7 @@ SOURCES = {
         "patient_id",
         "projection",
     ),
-    "mednist-cxr": Source("mednist-64/CXR.tar.gz"),
+    "mednist-cxr": Source("mednist-64/CXR.tar.gz", groups=""),
 }
 
 
@@ -252,7 +260,8 @@ def say(done: int, total: int, what: str) -> None:
 
 def compact(results: JSON, name: str, job: Job) -> JSON:
     """What is kept in the project of results.json: figures and facts, no file names, no path of a machine."""
-    kept: JSON = {"job": name, "about": job.about, **{key: results[key] for key in KEPT if key in results}}
+    kept: JSON = {"job": name, "about": job.about, "groups": SOURCES[job.data].groups}
+    kept.update({key: results[key] for key in KEPT if key in results})
     kept["data"] = {key: value for key, value in kept["data"].items() if key != "quarantine"}
     return _tidy(kept)
 

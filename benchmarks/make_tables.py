@@ -37,6 +37,11 @@ ARMS = {
     "pixels": "16 × 16 pixels",
     "statistics": "six statistics",
 }
+FIRST_WORDS = {
+    "simclr": "a linear probe on SimCLR features",
+    "supervised": "the same network trained from scratch",
+    "random": "a linear probe on features of its random weights",
+}
 DRAWN = ("simclr", "supervised", "random", "pixels", "statistics")
 
 
@@ -70,6 +75,11 @@ class Result:
         """The main measure in words."""
         return str(self.raw["metric_labels"][self.raw["metric"]])
 
+    @property
+    def measure(self) -> str:
+        """The main measure, and which way is better where it is not the usual one."""
+        return self.metric if self.raw["higher_is_better"] else f"{self.metric} (lower is better)"
+
     def value(self, arm: str, budget: int) -> str:
         """ "0.941 (0.912 to 0.960)"."""
         cell = self.cells.get((self.raw.get("metric"), arm, budget))
@@ -83,9 +93,11 @@ class Result:
         return f"{signed(row['value'])} ({signed(row['low'])} to {signed(row['high'])}), p {p_text(row['p'])}"
 
     def tested(self) -> str:
-        """How many images and patients it was tested on."""
-        data = self.raw["data"]
-        return f"{count(data['test'])} images, {count(data['test_patients'])} patients"
+        """How many images and patients it was tested on, and with how many seeds."""
+        data, groups = self.raw["data"], self.raw["groups"]
+        known = f"{count(data['test_patients'])} {groups}" if groups else "patients not known"
+        seeds = len(self.raw["seeds"])
+        return f"{count(data['test'])} images ({known}), {seeds} seed{'' if seeds == 1 else 's'}"
 
     def saved(self) -> str:
         """The sentence on labels saved."""
@@ -122,39 +134,41 @@ def first_screen(results: dict[str, Result]) -> str:
     if not result.measured:
         return f"The main job on PneumoniaMNIST: {NOT_MEASURED} yet (`python benchmarks/main_job.py {SHOWN_FIRST}`)."
     few, every = result.few, result.budgets[-1]
-    share = f"{100 * few / every:.0f} %"
+    told = [
+        f"{result.value(arm, few)} for {words}"
+        for arm, words in FIRST_WORDS.items()
+        if result.value(arm, few) != NOT_MEASURED
+    ]
     words = (
-        f"On PneumoniaMNIST, a linear probe on SimCLR features has a test {result.metric} of "
-        f"{result.value('simclr', few)} with {count(few)} labels ({share} of them) and {result.value('simclr', every)} "
-        f"with all {count(every)}; the same network trained from scratch has {result.value('supervised', few)} and "
-        f"{result.value('supervised', every)}, and features of its random weights have {result.value('random', few)} "
-        f"and {result.value('random', every)}. {result.saved()}"
+        f"PneumoniaMNIST with {count(few)} labels ({100 * few / every:.1g} % of them): test {result.metric} "
+        f"{', '.join(told)}. {result.saved()}"
     )
-    tested = f"{result.tested()}, {len(result.raw['seeds'])} seeds; brackets and bands are 95 % intervals"
-    return f"{words}\n\n![{result.metric} against the number of labels]({FIGURE})\n\n*{tested}.*"
+    note = f"Test {result.metric} on {result.tested()}; brackets and bands are 95 % intervals."
+    return f"{words}\n\n![{result.metric} against the number of labels]({FIGURE})\n\n{note}"
 
 
 def summary(results: dict[str, Result]) -> str:
-    """One table over all jobs: few labels and all labels, every arm."""
+    """One table over all jobs: few labels and all labels, every arm; then how many labels were saved."""
     header = ["Target", "Tested on", "Measure", "Labels", *ARMS.values(), "SimCLR − supervised"]
     rows: list[list[str]] = []
     for result in results.values():
         if not result.measured:
-            rows.append([f"`{result.name}`", *[NOT_MEASURED] * (len(header) - 1)])
+            rows.append([f"`{result.name}`", NOT_MEASURED, *["–"] * (len(header) - 2)])
             continue
         for budget in sorted({result.few, result.budgets[-1]}):
             everything = " (all)" if budget == result.budgets[-1] else ""
             rows.append(
                 [
-                    f"`{result.name}`: {result.raw['about']}",
+                    f"`{result.name}`: {result.raw['about']}" if budget == result.few else f"`{result.name}`",
                     result.tested(),
-                    result.metric,
+                    result.measure,
                     count(budget) + everything,
                     *(result.value(arm, budget) for arm in ARMS),
                     result.difference("supervised", budget),
                 ]
             )
-    return table(header, rows)
+    saved = [f"- `{result.name}`: {result.saved()}" for result in results.values() if result.measured]
+    return "\n\n".join([table(header, rows), *(["\n".join(saved)] if saved else [])])
 
 
 def objectives(results: dict[str, Result]) -> str:
@@ -210,17 +224,16 @@ def section(result: Result) -> str:
     others = [key for key in labels if key != "simclr"]
     gaps = [[count(b), *(result.difference(key, b) for key in others)] for b in result.budgets]
     facts = (
-        f"{raw['about'][0].upper()}{raw['about'][1:]}. {count(data['images'])} images of {count(data['patients'])} "
-        f"patients; tested on {result.tested()}; {count(data['train'])} training and {count(data['val'])} validation "
-        f"labels; {count(data['pretraining_images'])} images pretrained on; split: {data['split']}; "
-        f"{len(raw['seeds'])} seeds."
+        f"{raw['about'][0].upper()}{raw['about'][1:]}. {count(data['images'])} images; "
+        f"tested on {result.tested()}; {count(data['train'])} training and {count(data['val'])} validation labels; "
+        f"{count(data['pretraining_images'])} images pretrained on; split: {data['split']}."
     )
     warnings = "\n".join(f"- {text}" for text in raw["warnings"])
     parts = [
         f"## {result.name}",
         facts,
         result.saved(),
-        f"{result.metric}:",
+        f"{result.measure[0].upper()}{result.measure[1:]}:",
         table(header, rows),
         "SimCLR's linear probe minus the others:",
         table(["Labels", *(labels[key] for key in others)], gaps),
