@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import logging
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from fewlabel.networks.torchvision_shim import ensure_torchvision
@@ -39,7 +42,8 @@ class Encoder(nn.Module):
 
     forward: x (B, C, H, W) in [0, 1] -> features h (B, F), F = `dim`.
     Pixel values are normalised inside, by the mean and deviation that pretrained weights ask for, else 0.5 and 0.25.
-    Raises FewlabelError for an unknown name, weights that are not safetensors, or weights that do not fit.
+    Raises FewlabelError for an unknown name, an image size that the network cannot take, weights that are not
+    safetensors, or weights that do not fit.
     """
 
     mean: torch.Tensor
@@ -52,7 +56,7 @@ class Encoder(nn.Module):
         self.network = network
         if settings.small_stem:
             _use_small_stem(network, settings)
-        self.dim = int(network.num_features)
+        self.dim = _feature_width(network, settings)
         configuration = network.pretrained_cfg
         pretrained = settings.weights is not None
         mean = configuration["mean"] if pretrained else (0.5,)
@@ -82,27 +86,77 @@ def _build(settings: EncoderSettings) -> nn.Module:
         raise FewlabelError(
             f"There is no encoder called {name!r}: give a network name that timm knows.{hint}"
         )
-    overlay = {"file": str(_weights_file(name, weights))} if weights is not None else None
-    arguments: dict[str, Any] = {
-        "in_chans": settings.channels,
-        "num_classes": 0,
-        "pretrained": weights is not None,
-    }
-    if any(name.startswith(family) for family in ("vit", "deit", "swin", "maxvit", "beit")):
+    arguments: dict[str, Any] = {"in_chans": settings.channels, "num_classes": 0}
+    if any(name.startswith(family) for family in ("vit", "deit", "swin", "maxvit", "beit", "eva")):
         arguments["img_size"] = settings.size_px
+    if weights is not None:
+        return _load_weights(name, weights, arguments)
     try:
-        return timm.create_model(name, pretrained_cfg_overlay=overlay, **arguments)
+        return timm.create_model(name, **arguments)
     except RuntimeError as error:
-        if weights is None:
-            raise
+        raise FewlabelError(f"The encoder {name!r} cannot be built: {_in_one_line(error)}") from error
+
+
+def _load_weights(name: str, weights: str, arguments: dict[str, Any]) -> nn.Module:
+    """The network with pretrained weights in all its layers.
+
+    timm loads what has a matching name and keeps quiet about the rest, so a file for another network would leave
+    random weights behind. Those are found by building the network once more from the same seed.
+    """
+    import timm
+
+    overlay = {"file": str(_weights_file(name, weights))}
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # the check below says it better
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        start = timm.create_model(name, **arguments)
+        torch.manual_seed(0)
+        try:
+            network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+        except (RuntimeError, SafetensorError) as error:
+            raise FewlabelError(f"The weights {weights} do not fit {name}: {_in_one_line(error)}") from error
+    unchanged = [
+        key
+        for (key, before), after in zip(start.named_parameters(), network.parameters(), strict=True)
+        if torch.equal(before, after) and before.numel() > 1 and before.std() > 0
+    ]
+    if unchanged:
         raise FewlabelError(
-            f"The weights {weights} do not fit {name}: {str(error).splitlines()[0]}"
+            f"The weights {weights} do not fit {name}: they say nothing of {len(unchanged)} of its layers, such as "
+            f"{unchanged[0]}; give weights of the same network."
+        )
+    return network
+
+
+def _in_one_line(error: Exception) -> str:
+    return textwrap.shorten(str(error), 160, placeholder=" ...")
+
+
+def _feature_width(network: Any, settings: EncoderSettings) -> int:
+    """F, from one image of zeros: some networks of timm end wider than their `num_features`."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            features = network(
+                torch.zeros(1, settings.channels, settings.size_px, settings.size_px)
+            )  # (1, F)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise FewlabelError(
+            f"{settings.name} cannot take images of {settings.size_px} px ({_in_one_line(error)}): "
+            "choose another size, or another encoder."
         ) from error
+    network.train(was_training)
+    if features.ndim != 2:
+        raise FewlabelError(
+            f"{settings.name} gives features of shape {tuple(features.shape)}, and (B, F) is needed: "
+            "choose another encoder."
+        )
+    return int(features.shape[1])
 
 
-def _weights_file(name: str, weights: str | None) -> Path:
+def _weights_file(name: str, weights: str) -> Path:
     """The local safetensors file of `weights`; fetched from the hub where it is not a path."""
-    assert weights is not None
     if weights != "default" and not weights.startswith("hf-hub:"):
         path = Path(weights).expanduser()
         if path.suffix != ".safetensors":
