@@ -100,7 +100,7 @@ def test_local_weights_with_three_channels_and_with_one(weights: Path) -> None:
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(coloured.network(x), source(x), atol=1e-5)
-        assert not torch.equal(coloured.mean, torch.full((3, 1, 1), 0.5))
+        assert torch.equal(coloured.std, torch.full((3, 1, 1), 0.5))  # as its weights ask for; 0.25 without
         grey = build(channels=1, weights=str(weights)).eval()
         assert torch.allclose(grey.network(x[:, :1]), source(x[:, :1].expand(-1, 3, -1, -1)), atol=1e-4)
 

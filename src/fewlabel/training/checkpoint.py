@@ -14,6 +14,7 @@ from torch import nn
 from fewlabel.types import JSON, FewlabelError
 
 LATEST, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
+NEXT = "checkpoint-next.safetensors"
 
 
 def replace_file(temporary: Path, target: Path) -> None:
@@ -54,15 +55,19 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def save_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: JSON
 ) -> None:
-    """Write the state after `step` steps; the last one before it is kept beside it."""
+    """Write the state after `step` steps; the last one before it is kept beside it.
+
+    The new one is complete on disk before the old ones are touched. Raises FewlabelError when it cannot be written.
+    """
     tensors = {f"model.{k}": v for k, v in _unique_state(model).items()}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
-    latest = folder / LATEST
-    if latest.exists():
-        os.replace(latest, folder / PREVIOUS)
-    save_tensors(tensors, latest, {"step": str(step), "settings": json.dumps(settings, sort_keys=True)})
+    description = {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}
+    save_tensors(tensors, folder / NEXT, description)
+    if (folder / LATEST).exists():
+        os.replace(folder / LATEST, folder / PREVIOUS)
+    os.replace(folder / NEXT, folder / LATEST)
 
 
 def load_checkpoint(
@@ -97,7 +102,7 @@ def _unique_state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _check_settings(folder: Path, there: JSON, here: JSON) -> None:
-    here = json.loads(json.dumps(here))
+    there, here = _flat(there), _flat(json.loads(json.dumps(here)))
     differing = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
     if differing:
         names = "; ".join(f"{key}: {there.get(key)} there, {here.get(key)} here" for key in differing)
@@ -107,9 +112,22 @@ def _check_settings(folder: Path, there: JSON, here: JSON) -> None:
         )
 
 
+def _flat(settings: JSON, prefix: str = "") -> JSON:
+    """Nested settings under names such as "schedule.steps"."""
+    flat: JSON = {}
+    for key, value in settings.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
 def _restore(tensors: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise FewlabelError(
+            "The checkpoint is of another network: give the settings that it was made with, or another folder."
+        ) from error
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
@@ -118,7 +136,7 @@ def _restore(tensors: dict[str, torch.Tensor], model: nn.Module, optimizer: torc
             like = parameters[int(index)]
             if (
                 value.shape == like.shape
-            ):  # in the parameter's own memory format, so that every later step is the same
+            ):  # the parameter's own memory format, so that later steps are the same
                 value = torch.empty_like(like).copy_(value)
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

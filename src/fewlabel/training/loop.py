@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import lightning_fabric
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
-from fewlabel.training.checkpoint import load_checkpoint, save_checkpoint
+from fewlabel.training.checkpoint import load_checkpoint, replace_file, save_checkpoint
 from fewlabel.training.data import TrainingSet, mix_seed
 from fewlabel.training.health import measure_health
 from fewlabel.training.optimizers import learning_rate, make_optimizer
@@ -39,7 +39,8 @@ class Watch:
     """Early stopping on validation images.
 
     score: objective -> number, higher is better; called every `every` steps, in evaluation mode, without gradients.
-    patience: stop after this many calls without a better score. The best weights are restored at the end.
+    patience: stop after this many calls without a better score. The best weights are restored at the end; they are
+        held in memory, so that a run continued from a checkpoint looks for them from there on.
     """
 
     score: Callable[[nn.Module], float]
@@ -99,10 +100,10 @@ def fit(
         with the same weights bit for bit. None = nothing is written.
     settings: what makes this run this run; a checkpoint made with other settings is refused.
     progress: text before the progress bar; "" = no bar.
-    Raises FewlabelError when the loss is no number any more (the last good checkpoint stays), or on a full disk.
+    Raises FewlabelError for an impossible schedule, when loss or weights are no numbers any more (the last good
+    checkpoint stays), for a checkpoint of another run, or on a full disk.
     """
-    if schedule.steps < 1:
-        raise FewlabelError(f"The schedule has {schedule.steps} steps: at least 1 is needed.")
+    _check_schedule(schedule)
     chosen = choose_precision(views.size_px) if precision == "auto" else precision
     world = int(os.environ.get("WORLD_SIZE", "1"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -115,6 +116,15 @@ def fit(
         run.resume()
         run.train(watch, checkpoint_every, log_every, health_every, tensorboard, report)
     return run.result
+
+
+def _check_schedule(schedule: Schedule) -> None:
+    for what, number in (("steps", schedule.steps), ("batch_size", schedule.batch_size)):
+        if number < 1:
+            raise FewlabelError(f"The schedule's {what} is {number}: at least 1 is needed.")
+    rate = schedule.learning_rate
+    if not (np.isfinite(rate) and rate > 0):
+        raise FewlabelError(f"The schedule's learning_rate is {rate}: a number above 0 is needed.")
 
 
 class _Run:
@@ -187,8 +197,8 @@ class _Run:
             last = self.step == self.schedule.steps
             if self.step % log_every == 0 or last:
                 self._log(loss, health_every, writer, last)
-            if self.out and (self.step % checkpoint_every == 0 or last) and self.fabric.is_global_zero:
-                save_checkpoint(self.out, self.objective, self.optimizer, self.step, self.settings)
+            if self.step % checkpoint_every == 0 or last:
+                self._save()
             if best and (self.step % best.watch.every == 0 or last) and best.stop(self.objective, self.step):
                 break
         if best:
@@ -209,16 +219,25 @@ class _Run:
         loss = self.model.loss(batch)
         value = float(loss.detach())
         if not np.isfinite(value):
-            kept = f" The last good checkpoint is in {self.out}." if self.out else ""
-            raise FewlabelError(
-                f"The loss became {value} at step {self.step + 1}: lower the learning rate (now "
-                f"{self.schedule.learning_rate:g}) or raise the warm-up.{kept}"
-            )
+            self._stop(f"The loss became {value} at step {self.step + 1}")
         self.wrapped.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.wrapped.step()
         self.step += 1
         return value
+
+    def _save(self) -> None:
+        """A checkpoint, unless the weights are broken: a finite loss may come before a gradient that is not."""
+        if not all(bool(torch.isfinite(p).all()) for p in self.objective.parameters()):
+            self._stop(f"The weights are no numbers any more after step {self.step}")
+        if self.out and self.fabric.is_global_zero:
+            save_checkpoint(self.out, self.objective, self.optimizer, self.step, self.settings)
+
+    def _stop(self, what: str) -> NoReturn:
+        kept = f" The last good checkpoint is in {self.out}." if self.out else ""
+        raise FewlabelError(
+            f"{what}: lower the learning rate (now {self.schedule.learning_rate:g}) or raise the warm-up.{kept}"
+        )
 
     def _batch(self, step: int) -> Batch:
         indices = self.data.batch_indices(step, self.schedule.batch_size, self.schedule.seed)
@@ -267,8 +286,9 @@ class _Run:
     def _rewrite_metrics(self) -> None:
         if self.out and self.fabric.is_global_zero:
             self.out.mkdir(parents=True, exist_ok=True)
-            text = "".join(json.dumps(row) + "\n" for row in self.result.history)
-            (self.out / "metrics.jsonl").write_text(text)
+            temporary = self.out / "metrics.jsonl.part"
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.result.history))
+            replace_file(temporary, self.out / "metrics.jsonl")
 
     def _tensorboard(self) -> Any:
         try:
