@@ -66,7 +66,9 @@ def test_figures_of_a_result_stand_in_the_tables(root: Path, made_result: dict[s
     page = (root / "docs" / "results.md").read_text()
     assert "A warning of the run." in page
     assert '"steps": 1234' in page
-    assert "<svg" in (root / make_tables.FIGURE).read_text()
+    svg = (root / make_tables.FIGURE).read_text()
+    assert "<svg" in svg
+    assert make_tables.digest(make_tables.Result("pneumoniamnist", made_result)) in svg
 
 
 def test_every_table_of_a_measured_job_has_the_random_arm(root: Path, made_result: dict[str, Any]) -> None:
