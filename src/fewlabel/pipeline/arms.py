@@ -195,9 +195,14 @@ def _logits(objective: Any, task: Task, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def supervised_steps(labels: int, batch_size: int) -> int:
-    """At most 30 passes over the labels, but no fewer than 200 and no more than 800 steps; stopped early."""
-    return int(np.clip(30 * labels / batch_size, 200, 800))
+def supervised_schedule(labels: int, learning_rate: float, seed: int) -> Schedule:
+    """Batches of 32 (64 from 500 labels on); 30 passes over the labels, no fewer than 150 and no more than 800 steps.
+
+    Training is stopped earlier when validation does not improve.
+    """
+    batch_size = min(labels, 32 if labels < 500 else 64)
+    steps = int(np.clip(30 * labels / batch_size, 150, 800))
+    return Schedule(steps, batch_size, learning_rate, warmup_steps=10, weight_decay=0.05, seed=seed)
 
 
 def supervised_arm(task: Task, folder: Path | None, learning_rate: float = 1e-3) -> Arm:
@@ -243,17 +248,13 @@ def train_supervised(task: Task, rows: np.ndarray, seed: int, learning_rate: flo
             task.target.kind, y[task.val], output[:, 0] * spread + centre if number else output
         )
 
-    batch_size = min(64, len(rows))
-    steps = supervised_steps(len(rows), batch_size)
-    every = max(10, steps // 20)
+    schedule = supervised_schedule(len(rows), learning_rate, mix_seed(seed) % 2**31)
     fit(
         objective,
         TrainingSet((task.pixels,), (rows,), labels),
         light_views(task.size_px, flips=task.flips),
-        Schedule(
-            steps, batch_size, learning_rate, warmup_steps=10, weight_decay=0.05, seed=mix_seed(seed) % 2**31
-        ),
-        watch=Watch(score, every=every, patience=8),
+        schedule,
+        watch=Watch(score, every=max(10, schedule.steps // 20), patience=6),
     )
     objective.eval()
     val, test = _logits(objective, task, task.val), _logits(objective, task, task.test)

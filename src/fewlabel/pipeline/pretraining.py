@@ -50,7 +50,7 @@ class PretrainSettings:
     head_layers: int = 2
     views: ViewName = "medical"
     flips: bool = False
-    temperature: float = 0.5
+    temperature: float = 0.2
     loss: LossName = "nt-xent"
     steps: int = 1000
     batch_size: int = 256
