@@ -18,6 +18,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from main_job import JOBS
+
 from fewlabel.report.style import LIGHT, looks
 from fewlabel.report.words import count, interval, number, p_value, signed
 from fewlabel.types import JSON, FewlabelError
@@ -26,10 +28,6 @@ ROOT = Path(__file__).resolve().parents[1]
 FIGURE = "docs/figures/label-efficiency.svg"
 SHOWN_FIRST = "pneumoniamnist"
 NOT_MEASURED = "not measured"
-ORDER = (
-    "pneumoniamnist", "pneumoniamnist-info-nce", "nih-chest-xray", "nih-pa", "nih-sex", "nih-effusion", "nih-age",
-    "nih-view", "iq-oth-lung-ct", "nih-multi", "nih-multi-pa", "nih-multi-sex", "nih-multi-effusion", "nih-multi-age",
-)  # fmt: skip
 ARMS = {
     "simclr": "SimCLR, linear probe",
     "random": "random init, linear probe",
@@ -112,8 +110,8 @@ def p_text(value: float) -> str:
 
 
 def read_results(folder: Path) -> dict[str, Result]:
-    """All results in the folder, the usual ones first; a usual one that is missing is there and empty."""
-    found: dict[str, Result] = {name: Result(name, None) for name in ORDER}
+    """All results in the folder, those of the jobs first; one that is missing is there and empty."""
+    found: dict[str, Result] = {name: Result(name, None) for name in JOBS}
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and "job" in content:
