@@ -85,6 +85,16 @@ def test_commands_and_options_that_are_named_exist() -> None:
             assert not unknown, f"{name_of(page)}: fewlabel {line}"
 
 
+def test_the_defaults_that_are_named_are_the_defaults() -> None:
+    from fewlabel.pipeline import EvaluateSettings, PretrainSettings
+
+    text = " ".join((PROJECT / "docs" / "main-job.md").read_text().split())
+    settings = PretrainSettings()
+    assert f"{settings.steps} steps of {settings.batch_size} images" in text
+    assert f"temperature {settings.temperature}, {settings.views} views" in text
+    assert f"fixed beforehand ({EvaluateSettings('x').headline_budget}, or the nearest)" in text
+
+
 def run_python(code: str, folder: Path) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT / "src")}
     done = subprocess.run(
