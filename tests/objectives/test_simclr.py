@@ -1,6 +1,7 @@
 """NT-Xent and InfoNCE against the papers' loops in float64, and one case by hand."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -72,3 +73,15 @@ def test_loss_does_not_depend_on_length_or_order() -> None:
 def test_mistakes_are_named(z1: torch.Tensor, z2: torch.Tensor, temperature: float, words: str) -> None:
     with pytest.raises(FewlabelError, match=words):
         nt_xent(z1, z2, temperature=temperature)
+
+
+@pytest.mark.parametrize("loss", [nt_xent, info_nce])
+def test_the_loss_is_computed_in_32_bits_where_the_networks_are_not(
+    loss: Callable[..., torch.Tensor],
+) -> None:
+    z1, z2 = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    exact = loss(z1.double(), z2.double(), temperature=0.05)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = loss(z1, z2, temperature=0.05)
+    assert mixed.dtype == torch.float32
+    assert float(mixed) == pytest.approx(float(exact), rel=1e-5)

@@ -40,7 +40,9 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def in_a_process(out: Path, moment: Moment | None = None, at: int = 0) -> int | None:
     """Train in a fresh process; its exit code."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fewlabel.objectives", "fewlabel.training"])  # torch: imported once for all
+    context.set_forkserver_preload(
+        ["fewlabel.objectives", "fewlabel.training"]
+    )  # torch: imported once for all
     process = context.Process(target=training_runs.train_and_save, args=(out, moment, at))
     process.start()
     process.join(120)

@@ -30,8 +30,8 @@ def nt_xent(z1: torch.Tensor, z2: torch.Tensor, *, temperature: float = 0.5) -> 
     """
     _check(z1, z2, temperature)
     n = z1.shape[0]
-    z = F.normalize(torch.cat([z1, z2]).float(), dim=1)  # (2N, K)
-    similarity = z @ z.T / temperature  # (2N, 2N)
+    z = torch.cat([z1, z2])  # (2N, K)
+    similarity = _cosines(z, z) / temperature  # (2N, 2N)
     similarity.fill_diagonal_(float("-inf"))
     positive = torch.arange(2 * n, device=z.device).roll(n)  # view i of image k pairs with its other view
     return F.cross_entropy(similarity, positive)
@@ -43,9 +43,15 @@ def info_nce(z1: torch.Tensor, z2: torch.Tensor, *, temperature: float = 0.5) ->
     Arguments, result and errors as in `nt_xent`. Source: arXiv:1807.03748, equation 4, in both directions.
     """
     _check(z1, z2, temperature)
-    similarity = F.normalize(z1.float(), dim=1) @ F.normalize(z2.float(), dim=1).T / temperature  # (N, N)
+    similarity = _cosines(z1, z2) / temperature  # (N, N)
     same = torch.arange(z1.shape[0], device=z1.device)
     return (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same)) / 2
+
+
+def _cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Cosine similarities (N, M) in 32 bits: in bf16 they would be wrong by 1 % before a temperature divides them."""
+    with torch.autocast(a.device.type, enabled=False):
+        return F.normalize(a.float(), dim=1) @ F.normalize(b.float(), dim=1).T
 
 
 def _check(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> None:

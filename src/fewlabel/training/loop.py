@@ -216,7 +216,8 @@ class _Run:
         waited = time.perf_counter()
         batch = self._batch(self.step)
         self.result.waiting_seconds += time.perf_counter() - waited
-        loss = self.model.loss(batch)
+        with self.fabric.autocast():  # Fabric enters it by itself only where it wraps the module, as for DDP
+            loss = self.model.loss(batch)
         value = float(loss.detach())
         if not np.isfinite(value):
             self._stop(f"The loss became {value} at step {self.step + 1}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
     SimCLR's published code. Raises FewlabelError for another name.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
@@ -34,6 +35,8 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
         ensure_torchvision()
         from timm.optim.lars import Lars
 
+        for group in groups:  # timm's would follow the weight decay, and be plain SGD where that is 0
+            group["always_adapt"] = group["params"][0].ndim > 1
         return Lars(groups, lr=lr, momentum=0.9)
     raise FewlabelError(f"There is no optimizer called {schedule.optimizer!r}: use sgd, adam, adamw or lars.")
 

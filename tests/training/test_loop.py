@@ -1,0 +1,188 @@
+"""fit(): schedules, watching, precision, logs. Killing and continuing has its own file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from training_runs import SIZE_PX, SmallEncoder, schedule, small_data, small_objective
+
+from fewlabel.networks import Encoder, EncoderSettings
+from fewlabel.objectives import SimCLR, Supervised
+from fewlabel.training import TrainingSet, Watch, choose_precision, fit, loop
+from fewlabel.types import FewlabelError, Schedule
+from fewlabel.views import medical_views, plain_view
+
+VIEWS = plain_view(SIZE_PX)
+
+
+def bright_or_dark() -> TrainingSet:
+    """Sixteen images, the bright ones labelled 1."""
+    labels = np.arange(16) % 2
+    noise = np.random.default_rng(0).integers(0, 60, (16, 1, SIZE_PX, SIZE_PX))
+    return TrainingSet(
+        ((noise + 150 * labels[:, None, None, None]).astype(np.uint8),), (np.arange(16),), labels
+    )
+
+
+def supervised() -> Supervised:
+    torch.manual_seed(0)
+    encoder: Any = SmallEncoder()
+    return Supervised(encoder)
+
+
+def test_training_learns() -> None:
+    result = fit(supervised(), bright_or_dark(), VIEWS, Schedule(60, 16, 0.03), log_every=1)
+    losses = [row["loss"] for row in result.history]
+    assert len(losses) == 60
+    assert np.mean(losses[-5:]) < 0.05 < 0.4 < losses[0]
+    assert result.steps == 60
+    assert result.images_per_second > 0
+
+
+def test_a_step_takes_the_schedules_rate_and_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = Supervised.loss
+
+    def loss(self: Supervised, batch: Any) -> torch.Tensor:
+        seen.append((batch.views[0].shape[0], batch.labels.tolist()))
+        return original(self, batch)
+
+    monkeypatch.setattr(Supervised, "loss", loss)
+    data = bright_or_dark()
+    plan = Schedule(3, 6, 0.4, warmup_steps=2, seed=5)
+    result = fit(supervised(), data, VIEWS, plan, log_every=1)
+    assert [row["learning_rate"] for row in result.history] == pytest.approx([0.2, 0.4, 0.4])
+    assert data.labels is not None
+    expected = [data.labels[data.batch_indices(step, 6, 5)].tolist() for step in range(3)]
+    assert seen == [(6, labels) for labels in expected]
+
+
+def test_seeds_decide_everything_and_the_callers_randomness_stays() -> None:
+    def trained(seed: int) -> torch.Tensor:
+        objective = small_objective()
+        fit(objective, small_data(), medical_views(SIZE_PX), schedule(seed=seed))
+        return torch.cat([p.flatten() for p in objective.parameters()])
+
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first = trained(0)
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(trained(0), first)
+    assert not torch.equal(trained(1), first)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"learning_rate": 0.0}, r"learning_rate is 0\.0"),
+        ({"learning_rate": -1.0}, r"learning_rate is -1\.0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+    ],
+)
+def test_impossible_schedules(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(FewlabelError, match=message):
+        fit(small_objective(), small_data(), VIEWS, replace(schedule(), **change), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_image_is_no_contrast() -> None:
+    with pytest.raises(FewlabelError, match="a contrast needs at least 2"):
+        fit(small_objective(), small_data(1), VIEWS, schedule())
+
+
+class Scores:
+    """Scores by call; remembers the weights it was called with."""
+
+    def __init__(self, *scores: float) -> None:
+        self.scores, self.weights, self.modes = list(scores), [], []
+
+    def __call__(self, objective: nn.Module) -> float:
+        self.weights.append({k: v.clone() for k, v in objective.state_dict().items()})
+        self.modes.append((objective.training, torch.is_grad_enabled()))
+        return self.scores[len(self.weights) - 1]
+
+
+def test_watch_stops_and_gives_back_the_best_weights() -> None:
+    scores = Scores(0.5, 0.9, 0.9, 0.7, 0.99)
+    objective = supervised()
+    result = fit(
+        objective, bright_or_dark(), VIEWS, Schedule(30, 8, 0.05), watch=Watch(scores, 2, patience=2)
+    )
+    assert len(scores.weights) == 4  # an equal score is no better one
+    assert (result.steps, result.best_step, result.best_score) == (8, 4, 0.9)
+    assert all(torch.equal(v, scores.weights[1][k]) for k, v in objective.state_dict().items())
+    assert not all(torch.equal(v, scores.weights[3][k]) for k, v in objective.state_dict().items())
+    assert set(scores.modes) == {(False, False)}
+
+
+def test_watch_looks_once_more_at_the_end() -> None:
+    scores = Scores(0.1, 0.2, 0.3)
+    result = fit(
+        supervised(), bright_or_dark(), VIEWS, Schedule(5, 8, 0.05), watch=Watch(scores, 2, patience=9)
+    )
+    assert (result.steps, result.best_step) == (5, 5)
+
+
+def test_health_and_collapse_are_logged(tmp_path: Path) -> None:
+    flat = np.full((12, 1, SIZE_PX, SIZE_PX), 90, dtype=np.uint8)  # all images alike
+    data = TrainingSet((flat,), (np.arange(12),))
+    result = fit(small_objective(), data, VIEWS, schedule(), out=tmp_path, log_every=2, health_every=4)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6, 7]
+    assert ["alignment" in row for row in rows] == [False, True, False, True]
+    assert any("collapsed" in warning for warning in result.warnings)
+
+
+def test_tensorboard_files(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    fit(
+        small_objective(), small_data(), VIEWS, schedule(steps=2), out=tmp_path, tensorboard=True, log_every=1
+    )
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_precision_is_chosen_by_size_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(loop.torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert choose_precision(32) == "32"
+    assert choose_precision(64) == "bf16"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert choose_precision(64) == "32"
+
+
+def test_two_steps_in_bf16() -> None:
+    torch.manual_seed(0)
+    objective = SimCLR(Encoder(EncoderSettings("test_resnet", 1, 48)), embedding_dim=16)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 1, 48, 48), dtype=np.uint8)
+    seen = []
+    objective.encoder.network.layer2[0].conv1.register_forward_hook(lambda m, i, out: seen.append(out.dtype))
+    data = TrainingSet((pixels,), (np.arange(8),))
+    result = fit(objective, data, medical_views(48), schedule(steps=2), precision="bf16")
+    assert result.precision == "bf16"
+    assert seen[:2] == [torch.bfloat16, torch.bfloat16]
+    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in objective.parameters())
+
+
+def test_nothing_is_announced(capfd: pytest.CaptureFixture[str]) -> None:
+    fit(small_objective(), small_data(), VIEWS, schedule(steps=1), precision="bf16")
+    fit(small_objective(), small_data(), VIEWS, schedule(steps=1), precision="32")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bar_where_a_title_is_given(capfd: pytest.CaptureFixture[str]) -> None:
+    fit(small_objective(), small_data(), VIEWS, schedule(steps=1), progress="pretraining")
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert "pretraining" in shown.err
+    assert "images/s" in shown.err
