@@ -36,7 +36,7 @@ def extract_features(
     generator = torch.Generator()  # a plain view draws nothing that matters
     parts = []
     for start in range(0, len(pixels), batch_size):
-        images = torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(device)
+        images = torch.from_numpy(np.array(pixels[start : start + batch_size])).to(device)
         view = draw_view(images, plain_view(size_px), generator)
         parts.append(encoder(view.contiguous(memory_format=torch.channels_last)).float().cpu().numpy())
     encoder.train(was_training)
@@ -46,14 +46,16 @@ def extract_features(
 def cached_features(
     encoder: nn.Module, pixels: np.ndarray, *, size_px: int, fingerprint: str, folder: Path | None
 ) -> np.ndarray:
-    """As `extract_features`, kept in `folder` under the encoder's and the collection's fingerprints."""
+    """As `extract_features`, kept in `folder` under the encoder's and the collection's fingerprints.
+
+    A cache file that cannot be read is made again.
+    """
     if folder is None:
         return extract_features(encoder, pixels, size_px=size_px)
-    path = folder / f"{weights_fingerprint(encoder)}-{fingerprint[:16]}-{size_px}.npy"
-    if path.exists():
-        features = np.load(path, allow_pickle=False)
-        if len(features) == len(pixels):
-            return features
+    path = folder / f"{weights_fingerprint(encoder)}-{fingerprint[:16]}-{pixels.shape[-1]}to{size_px}.npy"
+    cached = _read(path)
+    if cached is not None and len(cached) == len(pixels):
+        return cached
     features = extract_features(encoder, pixels, size_px=size_px)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
@@ -61,3 +63,10 @@ def cached_features(
         np.save(file, features, allow_pickle=False)
     replace_file(temporary, path)
     return features
+
+
+def _read(path: Path) -> np.ndarray | None:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # missing, or cut short
+        return None
