@@ -1,5 +1,5 @@
-"""Training objectives, one file a paper. Listing a class here is all it takes: the command line, the contract tests
-and the report find it in `OBJECTIVES`."""
+"""Training objectives, one file a paper. A class that is listed in `OBJECTIVES` is covered by the contract tests
+and has its line in the README's table."""
 
 from fewlabel.objectives.simclr import SimCLR, info_nce, nt_xent
 from fewlabel.objectives.supervised import Supervised

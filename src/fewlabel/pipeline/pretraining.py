@@ -13,7 +13,15 @@ import torch
 from fewlabel.collection import Collection, find_duplicates
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.objectives import SimCLR, info_nce, nt_xent
-from fewlabel.pipeline.runs import ENCODER, load_encoder, save_encoder, versions, write_json, write_split
+from fewlabel.pipeline.runs import (
+    ENCODER,
+    load_encoder,
+    read_json,
+    save_encoder,
+    versions,
+    write_json,
+    write_split,
+)
 from fewlabel.splits import (
     Leak,
     Split,
@@ -129,9 +137,9 @@ def channel_counts(collection: Collection) -> np.ndarray:
 
 
 def store_size(size_px: int, collections: Sequence[Collection]) -> int:
-    """Views are drawn from images of twice their size, where the source has as much, so that crops stay sharp."""
-    median = int(np.median(np.concatenate([longest_sides(collection) for collection in collections])))
-    return int(np.clip(median, size_px, 2 * size_px))
+    """Views are drawn from images of twice their size, so that crops stay sharp, where the largest source has as much."""
+    medians = [np.median(longest_sides(collection)) for collection in collections]
+    return int(np.clip(max(medians), size_px, 2 * size_px))
 
 
 def split_of(
@@ -186,7 +194,8 @@ def pretrain(
     pretrained.images = sum(len(split.train) for split in splits)
     if (out / ENCODER).exists() and _is_complete(out, settings, collections):
         pretrained.encoder = load_encoder(out / ENCODER)
-        pretrained.fit = FitResult(steps=settings.steps, history=_history(out))
+        warnings = read_json(out / "pretrain.json", "fewlabel pretrain")["warnings"]
+        pretrained.fit = FitResult(steps=settings.steps, warnings=warnings, history=_history(out))
         return pretrained
     data = TrainingSet(
         tuple(
@@ -253,8 +262,6 @@ def _identity(settings: PretrainSettings, collections: Sequence[Collection]) -> 
 
 
 def _is_complete(out: Path, settings: PretrainSettings, collections: Sequence[Collection]) -> bool:
-    from fewlabel.pipeline.runs import read_json
-
     there = read_json(out / "pretrain.json", "fewlabel pretrain") if (out / "pretrain.json").exists() else {}
     return all(there.get(key) == value for key, value in _identity(settings, collections).items())
 

@@ -87,49 +87,43 @@ def versions() -> JSON:
 
 
 def write_split(path: Path, collections: Sequence[Collection], splits: Sequence[Split]) -> None:
-    """split.csv: collection, case, part ("dropped" for rows that leaked)."""
+    """split.csv: collection, case, hash of the pixels, part ("dropped" for rows that leaked), and how it came about."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     with temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["collection", "case_id", "part"])
+        writer.writerow(["collection", "case_id", "pixel_hash", "part", "origin"])
         for collection, split in zip(collections, splits, strict=True):
-            ids = collection.column("case:case_id")
+            ids, hashes = collection.column("case:case_id"), collection.column("case:pixel_hash")
             parts = [
                 *((part, split.part(part)) for part in PARTS),
                 ("dropped", np.array(split.dropped, dtype=int)),
             ]
             for part, rows in parts:
-                writer.writerows([collection.name, ids[row], part] for row in rows)
+                writer.writerows([collection.name, ids[row], hashes[row], part, split.origin] for row in rows)
     replace_file(temporary, path)
 
 
 def read_split(path: Path, collection: Collection) -> Split | None:
-    """The split that a run kept for this collection; None if the run has not seen it.
+    """The split that a run kept for these images, whatever the collection is called now; None if it has not seen them.
 
     Images that were added to the collection since take no part.
     """
     if not path.exists():
         return None
-    parts: dict[str, str] = {}
+    parts: dict[tuple[str, str], str] = {}
+    origins: dict[tuple[str, str], str] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["collection"] == collection.name:
-                parts[row["case_id"]] = row["part"]
-    if not parts:
+            key = (row["case_id"], row["pixel_hash"])
+            parts[key], origins[key] = row["part"], row["origin"]
+    keys = list(zip(collection.column("case:case_id"), collection.column("case:pixel_hash"), strict=True))
+    assigned = np.array([parts.get(key, "") for key in keys])
+    known = np.flatnonzero(assigned != "")
+    if len(known) == 0:
         return None
-    assigned = np.array([parts.get(case, "") for case in collection.column("case:case_id")])
-    rows = {part: np.flatnonzero(assigned == part) for part in (*PARTS, "dropped")}
-    if len(rows["test"]) == 0 and len(rows["train"]) == 0:
-        return None
-    dropped = tuple(int(row) for row in rows["dropped"])
-    return Split(
-        rows["train"],
-        rows["val"],
-        rows["test"],
-        origin=f"as in {path.parent.name}/split.csv",
-        dropped=dropped,
-    )
+    train, val, test, dropped = (np.flatnonzero(assigned == part) for part in (*PARTS, "dropped"))
+    return Split(train, val, test, origins[keys[int(known[0])]], tuple(int(row) for row in dropped))
 
 
 def save_encoder(encoder: Encoder, path: Path) -> None:

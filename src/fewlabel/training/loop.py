@@ -68,13 +68,13 @@ class FitResult:
 def choose_precision(size_px: int) -> str:
     """ "bf16" where the processor computes in it and images are large enough to gain, else "32".
 
-    On processors with AVX-512 BF16, bf16 was measured to be slower than fp32 below about 48 px.
+    On processors with AVX-512 BF16, bf16 was measured to be slower than fp32 at small sizes.
     """
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "32"
     capability = torch.backends.cpu.get_cpu_capability()
     has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() and "AVX512" in capability
-    return "bf16" if has_bf16 and size_px >= 48 else "32"
+    return "bf16" if has_bf16 and size_px >= 32 else "32"
 
 
 def fit(
