@@ -163,7 +163,7 @@ def pixel_features(task: Task, side_px: int = 16) -> np.ndarray:
     generator = torch.Generator()
     parts = []
     for start in range(0, len(task.pixels), 1024):
-        images = torch.from_numpy(np.ascontiguousarray(task.pixels[start : start + 1024]))
+        images = torch.from_numpy(np.array(task.pixels[start : start + 1024]))
         parts.append(draw_view(images, plain_view(side_px), generator).flatten(1).numpy())
     return np.concatenate(parts)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from fewlabel.collection import Collection
+from fewlabel.collection import Collection, Target
 from fewlabel.evaluation.intervals import Resamples, draw_resamples
 from fewlabel.evaluation.label_efficiency import LabelEfficiency, compare_arms
 from fewlabel.pipeline.arms import (
@@ -24,8 +24,8 @@ from fewlabel.pipeline.arms import (
     statistics_features,
     supervised_arm,
 )
-from fewlabel.pipeline.pretraining import Pretrained
-from fewlabel.splits import nested_budgets
+from fewlabel.pipeline.pretraining import Pretrained, check_range
+from fewlabel.splits import Split, nested_budgets
 from fewlabel.types import FewlabelError, ProgressCallback
 
 DEFAULT_BUDGETS = (10, 25, 50, 100, 250)
@@ -52,6 +52,11 @@ class EvaluateSettings:
     supervised: bool = True
     supervised_learning_rate: float = 1e-3
 
+    def __post_init__(self) -> None:
+        check_range("seeds", self.seeds, 1)
+        check_range("validation_labels", self.validation_labels, 2)
+        check_range("resamples", self.resamples, 1)
+
 
 @dataclass
 class Evaluated:
@@ -73,65 +78,70 @@ def make_task(
     *,
     features_folder: Path | None,
 ) -> Task:
-    """Target, split and pixels together, checked.
-
-    Raises FewlabelError when a part holds no usable label or one class only, each naming what to do.
-    """
-    target = collection.target(settings.target)
-    split = pretrained.splits[0]
-    if settings.where:
-        rows = collection.where(settings.where)
-        if len(rows) == 0:
-            raise FewlabelError(f"No image fulfils {settings.where!r}: check the column names and values.")
-        split = split.within(rows)
-    usable = np.flatnonzero(target.usable)
-    labelled = split.within(usable)
-    val = labelled.val
-    if settings.validation_labels is not None and settings.validation_labels < len(val):
-        order = nested_budgets(
-            target.values[val], collection.patients()[val], [settings.validation_labels], seed=0
-        )
-        val = val[order[settings.validation_labels]]
+    """Target, split and pixels together, checked; errors as in `labelled_rows`."""
+    target, split = collection.target(settings.target), pretrained.splits[0]
+    labelled = labelled_rows(collection, target, split, settings)
     resolved = pretrained.settings
     channels, size_px = resolved.channels or 1, resolved.size_px or 64
-    task = Task(
+    return Task(
         collection,
         target,
-        pretrained.splits[0],
+        split,
         collection.square(pretrained.store_px, channels=channels),
         size_px,
         resolved.encoder_settings,
         resolved.flips,
         labelled.train,
-        val,
+        labelled.val,
         labelled.test,
         features_folder,
     )
-    _check_task(task)
-    return task
 
 
-def _check_task(task: Task) -> None:
-    target = task.target
-    for part, rows in (("training", task.train), ("validation", task.val), ("test", task.test)):
+def labelled_rows(collection: Collection, target: Target, split: Split, settings: EvaluateSettings) -> Split:
+    """The rows of each part that have a usable label, and fulfil `where`.
+
+    Raises FewlabelError when a part holds no usable label or one class only, each naming what to do.
+    """
+    if settings.where:
+        rows = collection.where(settings.where)
         if len(rows) == 0:
+            raise FewlabelError(f"No image fulfils {settings.where!r}: check the column names and values.")
+        split = split.within(rows)
+    labelled = split.within(np.flatnonzero(target.usable))
+    wanted, val = settings.validation_labels, labelled.val
+    if wanted is not None and wanted < len(val):
+        drawn = nested_budgets(target.values[val], collection.patients()[val], [wanted], seed=0)
+        labelled = replace(labelled, val=val[drawn[wanted]])
+    for part, name in (("train", "training"), ("val", "validation"), ("test", "test")):
+        _check_part(target, getattr(labelled, part), name)
+    return labelled
+
+
+def check_evaluation(collection: Collection, split: Split, settings: EvaluateSettings) -> None:
+    """Raise FewlabelError for all that would stop the evaluation, before anything is trained."""
+    labelled = labelled_rows(collection, collection.target(settings.target), split, settings)
+    choose_budgets(settings.budgets, len(labelled.train))
+
+
+def _check_part(target: Target, rows: np.ndarray, part: str) -> None:
+    if len(rows) == 0:
+        raise FewlabelError(
+            f"No {part} image has a usable label for {target.name!r} ({target.uncertain} uncertain, "
+            f"{target.not_mentioned} not mentioned in all): label more images, or choose another target."
+        )
+    values = target.values[rows]
+    if target.kind == "number":
+        if np.ptp(values) == 0:
             raise FewlabelError(
-                f"No {part} image has a usable label for {target.name!r} ({target.uncertain} uncertain, "
-                f"{target.not_mentioned} not mentioned in all): label more images, or choose another target."
+                f"All {part} values of {target.name!r} are the same: there is nothing to learn."
             )
-        if target.kind == "number":
-            if np.ptp(task.y[rows]) == 0:
-                raise FewlabelError(
-                    f"All {part} values of {target.name!r} are the same: there is nothing to learn."
-                )
-            continue
-        present = np.unique(task.y[rows])
-        if len(present) < 2:
-            name = target.classes[int(present[0])]
-            raise FewlabelError(
-                f"All {len(rows)} labelled {part} images are {target.name} = {name}: at least two classes are needed "
-                "in each part. Label images of the other class, or check the spelling in the label file."
-            )
+    elif len(np.unique(values)) < 2:
+        name = target.classes[int(values[0])]
+        raise FewlabelError(
+            f"All {len(rows)} labelled {part} images are {target.name} = {name}: at least two classes are needed "
+            "in each part. Label images of the other class, or check the spelling in the label file."
+        )
 
 
 def choose_budgets(asked: Sequence[int] | None, available: int) -> list[int]:

@@ -45,7 +45,7 @@ def views_figure(
 
 def case_figure(pixels: np.ndarray, row: int, path: Path) -> None:
     """One image of the collection as a PNG."""
-    image = to_unit_range(torch.from_numpy(np.ascontiguousarray(pixels[row : row + 1])))
+    image = to_unit_range(torch.from_numpy(np.array(pixels[row : row + 1])))
     plain = draw_views(image, plain_view(image.shape[-1]), 1, torch.Generator())[0][0].numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(to_picture(plain, side_px=max(224, plain.shape[-1]))).save(path)

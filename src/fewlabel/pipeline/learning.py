@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from fewlabel.collection import Collection
-from fewlabel.pipeline.evaluating import Evaluated, EvaluateSettings, evaluate_encoders
+from fewlabel.networks import Encoder
+from fewlabel.pipeline.evaluating import Evaluated, EvaluateSettings, check_evaluation, evaluate_encoders
 from fewlabel.pipeline.predicting import save_classifier
 from fewlabel.pipeline.pretraining import (
     Pretrained,
     PretrainSettings,
+    check_range,
     pretrain,
     resolve_settings,
+    separate_from_pretraining,
     split_of,
 )
 from fewlabel.pipeline.results import build_results
@@ -65,6 +68,7 @@ def learn(
     pretraining_seeds: how often to pretrain; the label seeds are shared out among the encoders.
     The same call continues an interrupted run. Raises FewlabelError, one sentence, for every mistake of the user.
     """
+    check_range("pretraining_seeds", pretraining_seeds, 1)
     out, main = Path(out), _open(collection)
     others = [_open(other) for other in pretrain_on]
     settings = replace(evaluation or EvaluateSettings(target), target=target)
@@ -82,6 +86,9 @@ def learn(
         "evaluation": asdict(settings),
         "pretraining_seeds": pretraining_seeds,
     }
+    if not (out / "run.json").exists():
+        check_evaluation(main, splits[0], settings)
+        Encoder(chosen.encoder_settings)  # a mistake in its name, size or weights shows here
     finished = _begin(out, run)
     if finished:
         return finished
@@ -131,6 +138,8 @@ def evaluate(
         "evaluation": asdict(settings),
         "pretraining": asdict(encoders[0].settings),
     }
+    if not (out / "run.json").exists():
+        check_evaluation(main, encoders[0].splits[0], settings)
     finished = _begin(out, run)
     if finished:
         return finished
@@ -193,11 +202,13 @@ def _flat(content: JSON, prefix: str = "") -> JSON:
 def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings, drop: bool) -> Pretrained:
     made = read_json(folder / "pretrain.json", "fewlabel pretrain")
     chosen = PretrainSettings(**made["settings"])
-    split = read_split(folder / "split.csv", main)
+    split, warnings = read_split(folder / "split.csv", main), list(made["warnings"])
     if split is None:
         wanted = main.target(settings.target)
         strata = None if wanted.kind == "number" else wanted.values
         split = split_of(main, seed=chosen.seed, strata=strata, drop=drop)
+        split, found = separate_from_pretraining(folder, main, split, drop)
+        warnings += found
     elif len(split.test) == 0:
         raise FewlabelError(
             f"{folder} was pretrained on every image of {main.name}: no image is left to test on. Use fewlabel learn, "
@@ -210,7 +221,7 @@ def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings,
         chosen,
         int(made["store_px"]),
         [split],
-        FitResult(steps=int(made["steps"]), warnings=list(made["warnings"]), history=history),
+        FitResult(steps=int(made["steps"]), warnings=warnings, history=history),
         int(made["images"]),
     )
 

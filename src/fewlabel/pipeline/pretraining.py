@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -32,7 +35,7 @@ from fewlabel.splits import (
     linked_groups,
     official_split,
 )
-from fewlabel.training import FitResult, TrainingSet, fit, mix_seed
+from fewlabel.training import FitResult, TrainingSet, fit, mix_seed, replace_file
 from fewlabel.types import JSON, FewlabelError, Schedule
 from fewlabel.views import ViewSettings, medical_views, simclr_views
 
@@ -45,7 +48,8 @@ class PretrainSettings:
     """How to pretrain. What is None is chosen from the images and written to run.json.
 
     encoder, weights: see `EncoderSettings`. size_px: None = 64, or the images' own size if that is smaller.
-    channels: None = 3 if most images have colour, else 1. small_stem: None = for ResNets up to 32 px.
+    channels: None = 3 if most images have colour, else 1. small_stem: None = for ResNets up to 32 px, where
+    no pretrained stem would be lost by it.
     views: "medical" or the paper's "simclr"; flips: left-right flips among the medical views.
     schedule: None = 1000 steps of 256 images (or all there are), AdamW with peak rate 1e-3, warm-up over 5 %.
     """
@@ -66,6 +70,16 @@ class PretrainSettings:
     weight_decay: float = 1e-4
     optimizer: Literal["sgd", "adam", "adamw", "lars"] = "adamw"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range("steps", self.steps, 1)
+        check_range("batch_size", self.batch_size, 2)
+        check_range("size_px", self.size_px, 8)
+        check_range("head_layers", self.head_layers, 1)
+        check_range("seed", self.seed, 0, 2**32 - 1)
+        for name, number in (("learning_rate", self.learning_rate), ("temperature", self.temperature)):
+            if not (math.isfinite(number) and number > 0):
+                raise FewlabelError(f"{name} is {number:g}: a number above 0 is needed.")
 
     @property
     def schedule(self) -> Schedule:
@@ -98,6 +112,13 @@ class PretrainSettings:
         )
 
 
+def check_range(name: str, number: int | None, low: int, high: int | None = None) -> None:
+    """Raise FewlabelError if a setting that was given lies outside low to high."""
+    if number is not None and (number < low or (high is not None and number > high)):
+        allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise FewlabelError(f"{name} is {number}: {allowed} is needed.")
+
+
 @dataclass
 class Pretrained:
     """An encoder, who it may be tested on, and how its training went.
@@ -122,7 +143,8 @@ def resolve_settings(settings: PretrainSettings, collections: Sequence[Collectio
     channels = settings.channels or (3 if np.median(colour) > 1 else 1)
     small = settings.small_stem
     if small is None:
-        small = settings.encoder.startswith("resnet") and size <= 32
+        plain_resnet = re.fullmatch(r"resnet\d+", settings.encoder.split(".")[0])
+        small = bool(plain_resnet) and size <= 32 and settings.weights is None
     return replace(settings, size_px=size, channels=channels, small_stem=small)
 
 
@@ -137,7 +159,7 @@ def channel_counts(collection: Collection) -> np.ndarray:
 
 
 def store_size(size_px: int, collections: Sequence[Collection]) -> int:
-    """Views are drawn from images of twice their size, so that crops stay sharp, where the largest source has as much."""
+    """Views are drawn from images of twice their size, where a source has as much, so that crops stay sharp."""
     medians = [np.median(longest_sides(collection)) for collection in collections]
     return int(np.clip(max(medians), size_px, 2 * size_px))
 
@@ -190,13 +212,11 @@ def pretrain(
     )
     splits = _separate(collections, splits, drop)
     store_px = store_size(int(settings.size_px or 0), collections)
-    pretrained = Pretrained(Encoder(settings.encoder_settings), settings, store_px, splits)
-    pretrained.images = sum(len(split.train) for split in splits)
+    images = sum(len(split.train) for split in splits)
     if (out / ENCODER).exists() and _is_complete(out, settings, collections):
-        pretrained.encoder = load_encoder(out / ENCODER)
         warnings = read_json(out / "pretrain.json", "fewlabel pretrain")["warnings"]
-        pretrained.fit = FitResult(steps=settings.steps, warnings=warnings, history=_history(out))
-        return pretrained
+        done = FitResult(steps=settings.steps, warnings=warnings, history=_history(out))
+        return Pretrained(load_encoder(out / ENCODER), settings, store_px, splits, done, images)
     data = TrainingSet(
         tuple(
             collection.square(store_px, channels=int(settings.channels or 1)) for collection in collections
@@ -204,21 +224,22 @@ def pretrain(
         tuple(split.train for split in splits),
     )
     write_split(out / "split.csv", collections, splits)
-    pretrained.encoder, pretrained.fit = _train(data, settings, out, collections, tensorboard, progress)
-    save_encoder(pretrained.encoder, out / ENCODER)
+    write_thumbnails(out / THUMBNAILS, collections, splits)
+    encoder, result = _train(data, settings, out, collections, tensorboard, progress)
+    save_encoder(encoder, out / ENCODER)
     write_json(
         out / "pretrain.json",
         {
             **_identity(settings, collections),
             "versions": versions(),
             "store_px": store_px,
-            "images": len(data),
-            "steps": pretrained.fit.steps,
-            "images_per_second": pretrained.fit.images_per_second,
-            "warnings": pretrained.fit.warnings,
+            "images": images,
+            "steps": result.steps,
+            "images_per_second": result.images_per_second,
+            "warnings": result.warnings,
         },
     )
-    return pretrained
+    return Pretrained(encoder, settings, store_px, splits, result, images)
 
 
 _LOSSES: dict[LossName, Callable[..., torch.Tensor]] = {"nt-xent": nt_xent, "info-nce": info_nce}
@@ -232,13 +253,14 @@ def _train(
     tensorboard: bool,
     progress: bool,
 ) -> tuple[Encoder, FitResult]:
-    torch.manual_seed(mix_seed("initial weights", settings.seed))
-    objective = SimCLR(
-        Encoder(settings.encoder_settings),
-        head_layers=settings.head_layers,
-        temperature=settings.temperature,
-        loss_function=_LOSSES[settings.loss],
-    )
+    with torch.random.fork_rng():
+        torch.manual_seed(mix_seed("initial weights", settings.seed))
+        objective = SimCLR(
+            Encoder(settings.encoder_settings),
+            head_layers=settings.head_layers,
+            temperature=settings.temperature,
+            loss_function=_LOSSES[settings.loss],
+        )
     result = fit(
         objective,
         data,
@@ -299,3 +321,56 @@ def _separate(collections: Sequence[Collection], splits: list[Split], drop: bool
             out = np.unique(rows_j)
             splits[j] = splits[j].without(out)
     return splits
+
+
+THUMBNAILS = "thumbnails.npy"
+
+
+def write_thumbnails(path: Path, collections: Sequence[Collection], splits: Sequence[Split]) -> None:
+    """Small pictures (N, 1024) uint8 of the pretraining images, in the order of the training rows of split.csv.
+
+    With them another collection can be checked for images that the encoder has seen, wherever these lie now.
+    """
+    seen = [one.thumbnails()[split.train] for one, split in zip(collections, splits, strict=True)]
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        np.save(file, np.concatenate(seen), allow_pickle=False)
+    replace_file(temporary, path)
+
+
+def separate_from_pretraining(
+    folder: Path, collection: Collection, split: Split, drop: bool
+) -> tuple[Split, list[str]]:
+    """The split of a collection that the encoder in `folder` was not told of, and warnings for the report.
+
+    Raises FewlabelError if test images, themselves or near copies, were pretrained on, naming them; with `drop` they
+    leave the test part, since an encoder cannot forget.
+    """
+    if not (folder / THUMBNAILS).exists():
+        text = "cannot be checked, since the run keeps no small pictures of its images"
+        return split, [f"Whether the encoder was pretrained on test images of {collection.name} {text}."]
+    try:
+        seen = np.load(folder / THUMBNAILS, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FewlabelError(f"{folder / THUMBNAILS} is damaged ({error}): pretrain again.") from error
+    found, same_as, _ = find_duplicates(collection.thumbnails()[split.test], seen)
+    if len(found) == 0:
+        return split, []
+    rows = np.unique(split.test[found])
+    what = f"{len(rows)} of {len(split.test)} test images of {collection.name}"
+    if drop:
+        text = f"{what} were left out: the encoder was pretrained on them, or on near copies."
+        return split.without(rows), [text]
+    names, trained = collection.column("case:source"), _training_names(folder / "split.csv")
+    pairs = [f"{names[split.test[a]]} = {trained[b]}" for a, b in zip(found[:5], same_as[:5], strict=True)]
+    raise FewlabelError(
+        f"{what} were pretrained on, themselves or near copies ({'; '.join(pairs)}): results would look better than "
+        "they are. Leave them out of the test part with --drop-leaks, or pretrain with this test part held out."
+    )
+
+
+def _training_names(path: Path) -> list[str]:
+    with path.open(newline="") as file:
+        return [
+            f"{row['collection']}/{row['case_id']}" for row in csv.DictReader(file) if row["part"] == "train"
+        ]

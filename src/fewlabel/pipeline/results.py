@@ -351,7 +351,7 @@ def _spacing(collection: Collection) -> str:
 
 def _warnings(collection: Collection, pretrained: Sequence[Pretrained], evaluated: Evaluated) -> list[str]:
     task = evaluated.task
-    found = [text for one in pretrained for text in one.fit.warnings]
+    found = list(dict.fromkeys(text for one in pretrained for text in one.fit.warnings))
     if is_made(collection):
         found.append(
             "These images are made by a program. The figures show that the method runs, not what it is worth."
@@ -385,10 +385,10 @@ def _shortcut_warnings(evaluated: Evaluated) -> list[str]:
         difference = paired_difference(trained, control)
         if not _close(trained, control, curves.suite.higher_is_better, curves.suite.main):
             continue
-        sign = 1 if curves.suite.higher_is_better else -1
-        beaten = sign * (difference.low if sign > 0 else difference.high) < 0 and sign * difference.value < 0
+        better_end = difference.high if curves.suite.higher_is_better else -difference.low
+        verdict = "do better than SimCLR" if better_end < 0 else "come close to SimCLR"
         found.append(
-            f"With all {budget} labels, {what} {'do as well as SimCLR or better' if beaten else 'come close to SimCLR'} "
+            f"With all {budget} labels, {what} {verdict} "
             f"({control.value:.3f} against {trained.value:.3f}; difference {difference.value:+.3f}, 95 % interval "
             f"{difference.low:+.3f} to {difference.high:+.3f}). That is the mark of a shortcut, or of pretraining that "
             "did not help: much of this target can be told from how the image was taken. Look at what the classes "
