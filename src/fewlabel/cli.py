@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from fewlabel.pipeline import EvaluateSettings, PretrainSettings
     from fewlabel.types import ProgressCallback
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, 128 + SIGINT."""
+
 app = typer.Typer(
     help="Many medical images, few labels: from a folder of images to a report that says how many labels were saved.",
     no_args_is_help=True,
@@ -282,12 +285,14 @@ def phantoms(
     out: Annotated[Path, typer.Argument(help="A new folder for the made images.")],
     count: Annotated[int, typer.Option(help="How many radiographs.")] = 2500,
     size: Annotated[int, typer.Option("--size", help="Side in pixels.")] = 64,
+    difficulty: Annotated[str, typer.Option(help="usual, or easy for large, dense opacities.")] = "usual",
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
 ) -> None:
     """Make radiographs with known findings, and labels.csv; to try things out without patients' data."""
-    from fewlabel.phantoms import write_radiographs
+    from fewlabel.phantoms import EASY, write_radiographs
 
-    write_radiographs(out, count, seed=seed, size_px=size)
+    _one_of("--difficulty", difficulty, ("usual", "easy"))
+    write_radiographs(out, count, seed=seed, size_px=size, difficulty=EASY if difficulty == "easy" else None)
     print(f"{count} made radiographs and labels.csv: {out}")
 
 
@@ -326,8 +331,6 @@ def _evaluate_settings(
         raise FewlabelError(
             f"--budgets is {budgets!r}: give whole numbers with commas between, such as 10,50,250."
         ) from None
-    if seeds < 1:
-        raise FewlabelError(f"--seeds is {seeds}: at least 1 is needed.")
     return EvaluateSettings(
         target, where, numbers, seeds, validation_labels=validation_labels, supervised=not no_supervised
     )
@@ -383,23 +386,24 @@ def main() -> NoReturn:
     """Run the command line. Every mistake is one sentence on stderr and a non-zero exit; no traceback."""
     from fewlabel.types import FewlabelError
 
+    interrupted = "stopped; the same command continues where it was."
     try:
-        code = app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except FewlabelError as error:
         _stop(f"error: {error}", 1)
-    except typer.Abort:
-        _stop("stopped.", 130)
-    except KeyboardInterrupt:
-        _stop("stopped; the same command continues where it was.", 130)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop(interrupted, INTERRUPTED)
     except Exception as error:
         if hasattr(error, "format_message"):  # typer's own: a wrong option, a missing argument
-            _stop(f"error: {error.format_message()} See fewlabel --help.", 2)
+            _stop(f"error: {error.format_message().rstrip('.')}. See fewlabel --help.", 2)
         _unexpected(error)
+    if code == INTERRUPTED:  # typer's answer to Ctrl-C
+        _stop(interrupted, INTERRUPTED)
     sys.exit(code or 0)
 
 
 def _stop(text: str, code: int) -> NoReturn:
-    print(text, file=sys.stderr)
+    print(" ".join(text.split()), file=sys.stderr)
     sys.exit(code)
 
 

@@ -4,11 +4,12 @@ They serve demonstrations and fast tests; what a model reaches on them says noth
 """
 
 from fewlabel.phantoms.fundi import MadeFundus, fundus
-from fewlabel.phantoms.radiographs import Difficulty, MadeRadiographs, radiographs
+from fewlabel.phantoms.radiographs import EASY, Difficulty, MadeRadiographs, radiographs
 from fewlabel.phantoms.volumes import MadeVolume, Nodule, ct_volume
 from fewlabel.phantoms.writing import NOTE_NAME, write_radiographs
 
 __all__ = [
+    "EASY",
     "NOTE_NAME",
     "Difficulty",
     "MadeFundus",

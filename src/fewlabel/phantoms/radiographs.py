@@ -49,6 +49,12 @@ class Difficulty:
     effusion_share: float = 0.22
 
 
+EASY = Difficulty(
+    contrast_range=(0.5, 0.8), radius_range=(0.26, 0.38), noise=0.01, clutter=0.4, exposure=0.2, pose=0.3
+)
+"""Large, dense opacities in images that differ little otherwise: for a demonstration of a few minutes."""
+
+
 @dataclass(frozen=True)
 class MadeRadiographs:
     """N made radiographs and the truth about them.

@@ -217,6 +217,7 @@ def pretrain(
         warnings = read_json(out / "pretrain.json", "fewlabel pretrain")["warnings"]
         done = FitResult(steps=settings.steps, warnings=warnings, history=_history(out))
         return Pretrained(load_encoder(out / ENCODER), settings, store_px, splits, done, images)
+    objective = _objective(settings)
     data = TrainingSet(
         tuple(
             collection.square(store_px, channels=int(settings.channels or 1)) for collection in collections
@@ -225,7 +226,17 @@ def pretrain(
     )
     write_split(out / "split.csv", collections, splits)
     write_thumbnails(out / THUMBNAILS, collections, splits)
-    encoder, result = _train(data, settings, out, collections, tensorboard, progress)
+    result = fit(
+        objective,
+        data,
+        settings.view_settings,
+        settings.schedule,
+        out=out,
+        settings=_identity(settings, collections),
+        tensorboard=tensorboard,
+        progress="pretraining" if progress else "",
+    )
+    encoder = objective.encoder.eval()
     save_encoder(encoder, out / ENCODER)
     write_json(
         out / "pretrain.json",
@@ -245,35 +256,15 @@ def pretrain(
 _LOSSES: dict[LossName, Callable[..., torch.Tensor]] = {"nt-xent": nt_xent, "info-nce": info_nce}
 
 
-def _train(
-    data: TrainingSet,
-    settings: PretrainSettings,
-    out: Path,
-    collections: Sequence[Collection],
-    tensorboard: bool,
-    progress: bool,
-) -> tuple[Encoder, FitResult]:
+def _objective(settings: PretrainSettings) -> SimCLR:
     with torch.random.fork_rng():
         torch.manual_seed(mix_seed("initial weights", settings.seed))
-        objective = SimCLR(
+        return SimCLR(
             Encoder(settings.encoder_settings),
             head_layers=settings.head_layers,
             temperature=settings.temperature,
             loss_function=_LOSSES[settings.loss],
         )
-    result = fit(
-        objective,
-        data,
-        settings.view_settings,
-        settings.schedule,
-        out=out,
-        settings=_identity(settings, collections),
-        tensorboard=tensorboard,
-        progress="pretraining" if progress else "",
-    )
-    encoder = objective.encoder.eval()
-    assert isinstance(encoder, Encoder)
-    return encoder, result
 
 
 def _identity(settings: PretrainSettings, collections: Sequence[Collection]) -> JSON:
