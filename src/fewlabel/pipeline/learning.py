@@ -254,7 +254,7 @@ def _finish(
     write_json(out / "run.json", {**run, "versions": results["versions"]})
     _save_model(encoders[0], evaluated, out, main)
     write_json(out / "results.json", results)
-    return _learned(out, results)
+    return _learned(out, read_json(out / "results.json", "fewlabel learn"))
 
 
 def _save_model(pretrained: Pretrained, evaluated: Evaluated, out: Path, main: Collection) -> None:

@@ -1,0 +1,55 @@
+"""One small collection of made radiographs and one run on it, for all tests of the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import QUICK, SIZE_PX, TINY, MakeCollection, two_steps
+
+from fewlabel.collection import Collection, import_images
+from fewlabel.phantoms import write_radiographs
+from fewlabel.pipeline import Learned, arms, learn
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def quick_supervised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arms, "supervised_schedule", two_steps)
+
+
+@pytest.fixture(scope="session")
+def make_collection(tmp_path_factory: pytest.TempPathFactory) -> MakeCollection:
+    """make_collection(name, n, seed): made radiographs at <tmp>/images, imported to <tmp>/<name>."""
+
+    def make(name: str, n: int, seed: int, **options: Any) -> Collection:
+        root = tmp_path_factory.mktemp(name)
+        labels = write_radiographs(root / "images", n, seed=seed, size_px=SIZE_PX, dicom_files=2)
+        import_images(
+            root / "images", root / name, labels=labels, patient_column="Patient ID", workers=1, **options
+        )
+        return Collection.open(root / name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def chest(make_collection: MakeCollection) -> Collection:
+    return make_collection("chest", 90, seed=1)
+
+
+@pytest.fixture(scope="session")
+def run(chest: Collection, tmp_path_factory: pytest.TempPathFactory) -> Learned:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arms, "supervised_schedule", two_steps)
+        out = tmp_path_factory.mktemp("runs") / "run"
+        return learn(chest, "opacity", out, pretraining=TINY, evaluation=QUICK)
