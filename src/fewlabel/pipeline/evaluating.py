@@ -82,7 +82,7 @@ def make_task(
     target, split = collection.target(settings.target), pretrained.splits[0]
     labelled = labelled_rows(collection, target, split, settings)
     resolved = pretrained.settings
-    channels, size_px = resolved.channels or 1, resolved.size_px or 64
+    channels, size_px = resolved.channels or 1, resolved.size_px
     return Task(
         collection,
         target,
