@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fewlabel import EvaluateSettings, PretrainSettings, import_images, learn
 
-BASE = PretrainSettings(size_px=28, steps=1000, batch_size=256)
+BASE = PretrainSettings(size_px=64, steps=300, batch_size=256)
 VARIANTS = {
     "medical": BASE,
     "simclr-views": replace(BASE, views="simclr"),

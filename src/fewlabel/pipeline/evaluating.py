@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -194,7 +195,9 @@ def evaluate_encoders(
     budgets = choose_budgets(settings.budgets, len(task.train))
     arms = make_arms(task, pretrained, settings, folder and folder / "outputs")
     patients = collection.patients()
-    resamples = draw_resamples(patients[task.test], resamples=settings.resamples, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the report itself says when the test patients are few
+        resamples = draw_resamples(patients[task.test], resamples=settings.resamples, seed=0)
     curves = compare_arms(
         arms,
         task.y[task.test],

@@ -26,6 +26,7 @@ from fewlabel.pipeline.results import build_results
 from fewlabel.pipeline.runs import (
     ENCODER,
     load_encoder,
+    read_history,
     read_json,
     read_split,
     versions,
@@ -215,22 +216,14 @@ def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings,
             "or pretrain with this collection's test part held out."
         )
     encoder = load_encoder(folder / ENCODER)
-    history = _history(folder)
     return Pretrained(
         encoder,
         chosen,
         int(made["store_px"]),
         [split],
-        FitResult(steps=int(made["steps"]), warnings=warnings, history=history),
+        FitResult(steps=int(made["steps"]), warnings=warnings, history=read_history(folder)),
         int(made["images"]),
     )
-
-
-def _history(folder: Path) -> list[JSON]:
-    import json
-
-    path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _finish(

@@ -18,6 +18,7 @@ from fewlabel.objectives import SimCLR, info_nce, nt_xent
 from fewlabel.pipeline.runs import (
     ENCODER,
     load_encoder,
+    read_history,
     read_json,
     save_encoder,
     versions,
@@ -205,7 +206,7 @@ def pretrain(
     images = sum(len(split.train) for split in splits)
     if (out / ENCODER).exists() and _is_complete(out, settings, collections):
         warnings = read_json(out / "pretrain.json", "fewlabel pretrain")["warnings"]
-        done = FitResult(steps=settings.steps, warnings=warnings, history=_history(out))
+        done = FitResult(steps=settings.steps, warnings=warnings, history=read_history(out))
         return Pretrained(load_encoder(out / ENCODER), settings, store_px, splits, done, images)
     objective = _objective(settings)
     data = TrainingSet(
@@ -267,13 +268,6 @@ def _identity(settings: PretrainSettings, collections: Sequence[Collection]) -> 
 def _is_complete(out: Path, settings: PretrainSettings, collections: Sequence[Collection]) -> bool:
     there = read_json(out / "pretrain.json", "fewlabel pretrain") if (out / "pretrain.json").exists() else {}
     return all(there.get(key) == value for key, value in _identity(settings, collections).items())
-
-
-def _history(out: Path) -> list[JSON]:
-    import json
-
-    lines = (out / "metrics.jsonl").read_text().splitlines() if (out / "metrics.jsonl").exists() else []
-    return [json.loads(line) for line in lines]
 
 
 def _separate(collections: Sequence[Collection], splits: list[Split], drop: bool) -> list[Split]:

@@ -68,6 +68,12 @@ def read_json(path: Path, made_by: str) -> JSON:
         ) from error
 
 
+def read_history(folder: Path) -> list[JSON]:
+    """The rows of a pretraining's metrics.jsonl; none where there is no such file."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def versions() -> JSON:
     """Versions of what made a result, and the machine's kind."""
     found: JSON = {
