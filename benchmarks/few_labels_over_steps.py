@@ -3,7 +3,8 @@
     python benchmarks/few_labels_over_steps.py > benchmarks/results/few-labels-over-steps.json
 
 For several kinds of views and temperatures, SimCLR is probed every few steps with 47 labels (mean over draws) and with
-all, with one scale for all features and with one for each. Validation figures are for choosing; the test figures beside
+all: with one scale for all features or one for each of its own, and with the strength of regularisation chosen on
+validation or left at scikit-learn's C = 1. Validation figures are for choosing; the test figures beside
 them explain the shift between validation and test, and nothing is chosen on them.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from main_job import data_folder, import_source
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from fewlabel.adaptation.features import extract_features
@@ -32,20 +34,28 @@ from fewlabel.views import ViewSettings, medical_views, simclr_views
 SIZE_PX, FEW, DRAWS = 28, 47, 5
 VARIANTS: dict[str, tuple[ViewSettings, float]] = {
     "medical views, temperature 0.5": (medical_views(SIZE_PX), 0.5),
-    "medical views, temperature 0.1": (medical_views(SIZE_PX), 0.1),
     "the paper's views, temperature 0.5": (simclr_views(SIZE_PX), 0.5),
 }
 
 
 def aurocs(
-    x: np.ndarray, y: np.ndarray, split: Split, patients: np.ndarray, labels: int, seed: int
+    x: np.ndarray, y: np.ndarray, split: Split, patients: np.ndarray, labels: int, seed: int, strength: str
 ) -> tuple[float, float]:
-    """AUROC on validation and on test of a probe on `labels` labels; its strength is chosen on validation."""
+    """AUROC on validation and on test of a probe on `labels` labels; strength "chosen" on validation, or "C = 1"."""
     train, val, test = split.train, split.val, split.test
     chosen = train[nested_budgets(y[train], patients[train], [labels], seed=seed)[labels]]
     scaling = Scaling.of(x[train])
-    fitted = fit_linear_probe(x[chosen], y[chosen], x[val], y[val], kind="binary", classes=2, scaling=scaling)
-    on_val, on_test = (validation_score("binary", y[part], fitted.logits(x[part])) for part in (val, test))
+    if strength == "chosen":
+        fitted = fit_linear_probe(
+            x[chosen], y[chosen], x[val], y[val], kind="binary", classes=2, scaling=scaling
+        )
+        outputs = [fitted.logits(x[part]) for part in (val, test)]
+    else:
+        plain = LogisticRegression(C=1.0, max_iter=500).fit(scaling(x[chosen]), y[chosen])
+        outputs = [plain.predict_log_proba(scaling(x[part])) for part in (val, test)]
+    on_val, on_test = (
+        validation_score("binary", y[part], o) for part, o in zip((val, test), outputs, strict=True)
+    )
     return on_val, on_test
 
 
@@ -63,15 +73,18 @@ def curve(
     def probe(model: nn.Module) -> float:
         features = extract_features(objective.encoder, pixels, size_px=SIZE_PX)
         own = features / np.maximum(features[split.train].std(axis=0), 1e-6)
-        step = every * (len(rows) // 4 + 1)
-        for scaling, x in (("one scale", features), ("one for each", own)):
+        step = every * (len(rows) // 6 + 1)
+        for scaling, x, strength in (
+            ("one", features, "chosen"),
+            ("own", own, "chosen"),
+            ("own", own, "C = 1"),
+        ):
             for labels in (FEW, len(split.train)):
-                found = [
-                    aurocs(x, y, split, patients, labels, seed)
-                    for seed in range(DRAWS if labels == FEW else 1)
-                ]
+                draws = range(DRAWS if labels == FEW else 1)
+                found = [aurocs(x, y, split, patients, labels, seed, strength) for seed in draws]
                 val, test = np.mean(found, axis=0).round(4).tolist()
-                rows.append({"step": step, "scaling": scaling, "labels": labels, "val": val, "test": test})
+                row = {"scaling": scaling, "strength": strength, "labels": labels, "val": val, "test": test}
+                rows.append({"step": step, **row})
         return float(step)
 
     data = TrainingSet((pixels,), (split.train,))
