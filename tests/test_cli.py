@@ -109,7 +109,7 @@ def test_wrong_words(arguments: list[str], expected: str, fewlabel: Command) -> 
         (["--target", "made"], "at least two classes are needed"),
         (["--target", ""], "no"),
         (["--target", "opacity", "--encoder", "resnet81"], "no encoder called 'resnet81'.*Did you mean"),
-        (["--target", "opacity", "--encoder", "inception_v3"], "cannot take images of 16 px"),
+        (["--target", "opacity", "--encoder", "inception_v3"], "cannot take images of 64 px"),
         (["--target", "opacity", "--weights", "w.pth"], r"not a \.safetensors file"),
         (["--target", "opacity", "--weights", "w.safetensors"], r"no weights file w\.safetensors"),
         (["--target", "opacity", "--budgets", "10,many"], "whole numbers with commas between"),

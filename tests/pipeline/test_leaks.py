@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from PIL import Image
 from tiny_runs import QUICK, TINY, MakeCollection
 
 from fewlabel.collection import Collection, find_duplicates, import_images
-from fewlabel.pipeline import Learned, evaluate, learn, pretrain
+from fewlabel.pipeline import Learned, evaluate, learn, pretrain, pretraining
 from fewlabel.pipeline.pretraining import split_of
 from fewlabel.pipeline.runs import load_encoder
 from fewlabel.splits import Split
+from fewlabel.training import TrainingSet
 from fewlabel.types import FewlabelError
 
 COPIES = 5
@@ -152,6 +154,23 @@ def test_a_run_without_small_pictures_says_that_it_cannot_tell(
     (tmp_path / "thumbnails.npy").write_bytes((folder / "thumbnails.npy").read_bytes()[:200])
     with pytest.raises(FewlabelError, match=r"is damaged .*: pretrain again"):
         separate_from_pretraining(tmp_path, other, split, drop=False)
+
+
+def test_pretraining_reads_training_images_alone(
+    chest: Collection, other: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[np.ndarray] = []
+
+    def look(objective: Any, data: TrainingSet, *rest: Any, **named: Any) -> None:
+        read.append(data.images(np.arange(len(data))).numpy())
+        raise InterruptedError
+
+    monkeypatch.setattr(pretraining, "fit", look)
+    splits = [split_of_run(chest), split_of(other, seed=0)]
+    with pytest.raises(InterruptedError):
+        pretrain([chest, other], tmp_path / "run", TINY, splits=splits)
+    squares = [one.square(32)[split.train] for one, split in zip((chest, other), splits, strict=True)]
+    assert np.array_equal(read[0], np.concatenate(squares))
 
 
 def test_pretraining_twice_gives_the_same_encoder_and_the_second_time_at_once(

@@ -155,7 +155,7 @@ def test_precision_is_chosen_by_size_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(loop.torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
-    assert choose_precision(32) == "32"
+    assert choose_precision(24) == "32"
     assert choose_precision(64) == "bf16"
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert choose_precision(64) == "32"

@@ -181,7 +181,8 @@ def statistics_features(task: Task) -> np.ndarray:
         *(border.mean(axis=(1, 2)) for border in borders),
     ]
     stacked = np.stack(columns, axis=1)
-    return (stacked - stacked.mean(axis=0)) / np.maximum(stacked.std(axis=0), 1e-6)
+    known = stacked[task.split.train]
+    return (stacked - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-6)
 
 
 @torch.no_grad()
