@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from fewlabel import cli
+from fewlabel.types import FewlabelError
 
 TINY = ["--encoder", "test_resnet", "--size", "16", "--steps", "2", "--batch-size", "8"]
 
@@ -221,6 +222,7 @@ def test_a_broken_checkpoint(chest: Path, tmp_path: Path, fewlabel: Command) -> 
 @pytest.mark.parametrize(
     ("error", "expected", "status"),
     [
+        (FewlabelError("a reason\nof two lines"), "^error: a reason of two lines$", 1),
         (MemoryError(), "not enough memory: use a smaller --batch-size", 1),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device.*the disk has space", 1),
         (PermissionError(errno.EACCES, "Permission denied", "x"), "Permission denied", 1),

@@ -57,7 +57,8 @@ def test_test_images_change_only_their_own_outputs(pretrained: Pretrained, chest
     task = make_task(chest, pretrained, QUICK, features_folder=None)
     rows = ten_labels(task, chest)
     pixels = np.array(task.pixels)
-    pixels[task.test[1:]] = 255 - pixels[task.test[1:]]
+    rng = np.random.default_rng(0)
+    pixels[task.test[1:]] = rng.integers(0, 60, pixels[task.test[1:]].shape)
     before = outputs(task, pretrained, rows)
     after = outputs(replace(task, pixels=pixels), pretrained, rows)
     for key in before:
