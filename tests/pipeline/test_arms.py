@@ -11,7 +11,7 @@ from tiny_runs import QUICK
 
 from fewlabel.collection import Collection
 from fewlabel.pipeline import Learned, learning
-from fewlabel.pipeline.arms import Task
+from fewlabel.pipeline.arms import Task, statistics_features
 from fewlabel.pipeline.evaluating import make_arms, make_task
 from fewlabel.pipeline.pretraining import Pretrained
 from fewlabel.splits import nested_budgets
@@ -65,6 +65,17 @@ def test_test_images_change_only_their_own_outputs(pretrained: Pretrained, chest
         assert np.allclose(before[key].val, after[key].val, atol=1e-5), key
         assert np.allclose(before[key].test[0], after[key].test[0], atol=1e-5), key
         assert not np.array_equal(before[key].test[1:], after[key].test[1:]), key
+
+
+def test_image_statistics_are_scaled_by_training_images(pretrained: Pretrained, chest: Collection) -> None:
+    task = make_task(chest, pretrained, QUICK, features_folder=None)
+    pixels = np.array(task.pixels)
+    pixels[task.test] //= 4
+    train = task.split.train
+    before, after = (statistics_features(one)[train] for one in (task, replace(task, pixels=pixels)))
+    assert np.array_equal(before, after)
+    assert np.allclose(before.mean(axis=0), 0, atol=1e-5)
+    assert np.allclose(before.std(axis=0), 1, atol=1e-5)
 
 
 def test_outputs_are_probabilities_or_numbers_by_row(pretrained: Pretrained, chest: Collection) -> None:
