@@ -131,12 +131,17 @@ def encoder_features(task: Task, encoders: Sequence[Encoder]) -> Callable[[int],
 
 
 def random_features(task: Task) -> Callable[[int], np.ndarray]:
-    """Features by the same network with random weights, another draw for each seed."""
+    """Features by the same network with random weights, another draw for each seed.
+
+    Networks often start with the last scale of each residual block at 0, which is good for training and silences most
+    of a network that is never trained; a control must be as strong as it can be, so these are set to 1.
+    """
     taken: dict[int, np.ndarray] = {}
 
     def features(seed: int) -> np.ndarray:
         if seed not in taken:
             encoder = random_encoder(task.encoder_settings, seed)
+            _wake_residual_blocks(encoder)
             taken[seed] = cached_features(
                 encoder,
                 task.pixels,
@@ -147,6 +152,13 @@ def random_features(task: Task) -> Callable[[int], np.ndarray]:
         return taken[seed]
 
     return features
+
+
+@torch.no_grad()
+def _wake_residual_blocks(encoder: Encoder) -> None:
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.weight is not None and not module.weight.any():
+            module.weight.fill_(1.0)
 
 
 def random_encoder(settings: EncoderSettings, seed: int) -> Encoder:
