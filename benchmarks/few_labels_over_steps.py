@@ -33,8 +33,8 @@ from fewlabel.views import ViewSettings, medical_views, simclr_views
 
 SIZE_PX, FEW, DRAWS = 28, 47, 5
 VARIANTS: dict[str, tuple[ViewSettings, float]] = {
-    "medical views, temperature 0.5": (medical_views(SIZE_PX), 0.5),
-    "the paper's views, temperature 0.5": (simclr_views(SIZE_PX), 0.5),
+    "Medical views, temperature 0.5": (medical_views(SIZE_PX), 0.5),
+    "The paper's views, temperature 0.5": (simclr_views(SIZE_PX), 0.5),
 }
 
 

@@ -198,7 +198,32 @@ def objective_row(name: str, paper: str, result: Result | None, arm: str = "simc
     return [name, paper, *(NOT_MEASURED if cell.startswith(NOT_MEASURED) else cell for cell in cells)]
 
 
-def page(results: dict[str, Result]) -> str:
+def over_steps(content: JSON) -> str:
+    """Few labels while pretraining goes on: what `few_labels_over_steps.py` measured."""
+    few = min(row["labels"] for rows in content["variants"].values() for row in rows)
+    kinds = [("one", "chosen", few), ("own", "chosen", few), ("own", "C = 1", few), ("one", "chosen", None)]
+    names = ["one scale, strength chosen", "own scales, strength chosen", "own scales, C = 1"]
+    header = ["Step", *(f"{few} labels, {name}" for name in names), "all labels, one scale, strength chosen"]
+    parts = [
+        "## Few labels over pretraining steps",
+        f"{content['about']}; {content['draws']} draws of {few} labels, one pretraining. AUROC on validation / on "
+        "test, for explanation; nothing is chosen on test. Made by `python benchmarks/few_labels_over_steps.py`.",
+    ]
+    for variant, rows in content["variants"].items():
+        cells: dict[int, list[str]] = {}
+        for scaling, strength, labels in kinds:
+            for row in rows:
+                right = row["labels"] == labels if labels else row["labels"] != few
+                if right and (row["scaling"], row["strength"]) == (scaling, strength):
+                    cells.setdefault(row["step"], []).append(f"{row['val']:.3f} / {row['test']:.3f}")
+        parts += [
+            f"**{variant}**",
+            table(header, [[count(step), *line] for step, line in sorted(cells.items())]),
+        ]
+    return "\n\n".join(parts)
+
+
+def page(results: dict[str, Result], steps: JSON | None = None) -> str:
     """docs/results.md."""
     parts = [
         "# Results",
@@ -207,6 +232,7 @@ def page(results: dict[str, Result]) -> str:
         "and seeds. Differences are paired; p is two-sided. `random init` is the same network with random weights: "
         "what it reaches needs no pretraining. `six statistics` sees no anatomy.",
         *(section(result) for result in results.values()),
+        *([over_steps(steps)] if steps else []),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -295,7 +321,9 @@ def made(root: Path) -> dict[str, str]:
     readme = (root / "README.md").read_text(encoding="utf-8")
     for name, content in (("results", first_screen), ("tables", summary), ("objectives", objectives)):
         readme = with_block(readme, name, content(results))
-    files = {"README.md": readme, "docs/results.md": page(results)}
+    steps = root / "benchmarks" / "results" / "few-labels-over-steps.json"
+    content = json.loads(steps.read_text(encoding="utf-8")) if steps.exists() else None
+    files = {"README.md": readme, "docs/results.md": page(results, content)}
     first = results[SHOWN_FIRST]
     if first.measured and not is_drawn(root / FIGURE, digest(first)):
         files[FIGURE] = figure(first)
