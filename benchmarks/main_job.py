@@ -94,7 +94,7 @@ JOBS: dict[str, Job] = {
     "pneumoniamnist": Job(
         "pneumoniamnist",
         "pneumonia in children's chest X-rays of 28 px, enlarged to 64 px, the official split",
-        EvaluateSettings("label", budgets=(10, 25, 47, 100, 250), seeds=5, headline_budget=47),
+        EvaluateSettings("label", budgets=(10, 25, 47, 100, 250), seeds=SEEDS, headline_budget=47),
         PretrainSettings(size_px=64, steps=1000, batch_size=128),
     ),
     "nih-chest-xray": Job(

@@ -50,7 +50,7 @@ class Difficulty:
 
 
 EASY = Difficulty(
-    contrast_range=(0.5, 0.8), radius_range=(0.26, 0.38), noise=0.01, clutter=0.4, exposure=0.2, pose=0.3
+    contrast_range=(0.5, 0.8), radius_range=(0.26, 0.38), noise=0.01, clutter=0.4, exposure=0.6, pose=0.3
 )
 """Large, dense opacities in images that differ little otherwise: for a demonstration of a few minutes."""
 
