@@ -23,7 +23,7 @@ demo/run/report.html: $(READY) $(SOURCES)
 	@rm -rf demo
 	$(BIN)/fewlabel phantoms demo/images --count 1500 --size 32 --difficulty easy
 	$(BIN)/fewlabel import demo/images --labels demo/images/labels.csv --patient-column "Patient ID" --to demo/chest
-	$(BIN)/fewlabel learn demo/chest --target opacity --out demo/run --size 32 --steps 250 --budgets 5,10,25,50 --seeds 3
+	$(BIN)/fewlabel learn demo/chest --target opacity --out demo/run --size 32 --steps 200 --budgets 5,10,25,50 --seeds 2
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
