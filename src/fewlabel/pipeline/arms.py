@@ -113,21 +113,8 @@ def probe_arm(
 
 def encoder_features(task: Task, encoders: Sequence[Encoder]) -> Callable[[int], np.ndarray]:
     """Features by the encoder of a seed, encoders[seed % number], taken once."""
-    taken: dict[int, np.ndarray] = {}
-
-    def features(seed: int) -> np.ndarray:
-        index = seed % len(encoders)
-        if index not in taken:
-            taken[index] = cached_features(
-                encoders[index],
-                task.pixels,
-                size_px=task.size_px,
-                fingerprint=task.collection.fingerprint,
-                folder=task.features_folder,
-            )
-        return taken[index]
-
-    return features
+    features = _taken_once(task, lambda index: encoders[index])
+    return lambda seed: features(seed % len(encoders))
 
 
 def random_features(task: Task) -> Callable[[int], np.ndarray]:
@@ -136,20 +123,29 @@ def random_features(task: Task) -> Callable[[int], np.ndarray]:
     Networks often start with the last scale of each residual block at 0, which is good for training and silences most
     of a network that is never trained; a control must be as strong as it can be, so these are set to 1.
     """
+
+    def awake(seed: int) -> Encoder:
+        encoder = random_encoder(task.encoder_settings, seed)
+        _wake_residual_blocks(encoder)
+        return encoder
+
+    return _taken_once(task, awake)
+
+
+def _taken_once(task: Task, encoder_of: Callable[[int], Encoder]) -> Callable[[int], np.ndarray]:
+    """Features (N, F) by encoder_of(key), kept in memory for each key."""
     taken: dict[int, np.ndarray] = {}
 
-    def features(seed: int) -> np.ndarray:
-        if seed not in taken:
-            encoder = random_encoder(task.encoder_settings, seed)
-            _wake_residual_blocks(encoder)
-            taken[seed] = cached_features(
-                encoder,
+    def features(key: int) -> np.ndarray:
+        if key not in taken:
+            taken[key] = cached_features(
+                encoder_of(key),
                 task.pixels,
                 size_px=task.size_px,
                 fingerprint=task.collection.fingerprint,
                 folder=task.features_folder,
             )
-        return taken[seed]
+        return taken[key]
 
     return features
 
