@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,11 +88,31 @@ def test_an_opacity_lies_where_the_truth_says(made: MadeRadiographs) -> None:
 
 
 def test_an_effusion_whitens_the_base_of_its_side() -> None:
-    sick = radiographs(60, size_px=64, seed=1, difficulty=Difficulty(opacity_share=0, effusion_share=1))
+    sick = radiographs(
+        60, size_px=64, seed=1, difficulty=Difficulty(opacity_share=0, effusion_share=1, reticulation_share=0)
+    )
     lower = sick.pixels[:, 34:50]  # lower lung fields
     right, left = lower[:, :, 8:20].mean(axis=(1, 2)), lower[:, :, 44:56].mean(axis=(1, 2))
     side = np.array(sick.effusion_side)
     assert (left - right)[side == "left"].mean() > (left - right)[side == "right"].mean() + 0.1
+
+
+def test_reticulation_is_a_net_over_both_lungs_and_no_change_of_their_brightness() -> None:
+    bare = Difficulty(exposure=0, noise=0, clutter=0, opacity_share=0, effusion_share=0, reticulation_share=0)
+    without = radiographs(60, size_px=64, seed=4, difficulty=bare)
+    netted = radiographs(
+        60, size_px=64, seed=4, difficulty=replace(bare, reticulation_share=1, reticulation_range=(0.2, 0.2))
+    )
+    assert not without.reticulation.any()
+    assert netted.reticulation.all()
+    for lung in (slice(12, 24), slice(40, 52)):
+        plain, lines = without.pixels[:, 18:34, lung], netted.pixels[:, 18:34, lung]
+        assert _roughness(lines) > 1.5 * _roughness(plain)
+        assert abs(lines.mean() - plain.mean()) < 0.02
+
+
+def _roughness(pixels: np.ndarray) -> float:
+    return float(np.abs(np.diff(pixels, n=2, axis=2)).mean())
 
 
 def test_simple_statistics_do_not_find_the_opacity(made: MadeRadiographs) -> None:
@@ -137,7 +158,7 @@ def test_the_folder_is_what_a_user_would_bring(tmp_path: Path) -> None:
     made = radiographs(40, size_px=32, seed=7)
     rows = list(csv.DictReader(labels.open(newline="", encoding="utf-8")))
     assert list(rows[0]) == [
-        "file", "Patient ID", "opacity", "effusion", "View Position", "Patient Age", "side", "made",
+        "file", "Patient ID", "opacity", "effusion", "reticulation", "View Position", "Patient Age", "side", "made",
     ]  # fmt: skip
     assert [row["Patient ID"] for row in rows] == list(made.patients)
     assert [row["opacity"] == "1" for row in rows] == made.opacity.tolist()

@@ -41,6 +41,12 @@ def test_features_are_as_wide_as_dim_says(name: str, size_px: int, dim: int, cha
         assert encoder(torch.rand(2, channels, size_px, size_px)).shape == (2, dim)
 
 
+def test_residual_blocks_are_open_from_the_start() -> None:
+    """timm starts their last scale at 0, which costs short contrastive training hundreds of steps."""
+    assert any(not p.any() for p in timm.create_model("resnet18").parameters())
+    assert all(p.any() for name, p in build("resnet18").named_parameters() if name.endswith("weight"))
+
+
 def test_resnet152_builds() -> None:
     with torch.device("meta"):
         encoder = build("resnet152")

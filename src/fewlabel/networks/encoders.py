@@ -75,6 +75,11 @@ def _per_channel(values: tuple[float, ...], channels: int) -> torch.Tensor:
     return tensor.view(channels, 1, 1)
 
 
+def has_fixed_size(name: str) -> bool:
+    """Whether the network of that name takes images of one size only, as transformers with a position embedding do."""
+    return name.startswith(("vit", "deit", "swin", "maxvit", "beit", "eva"))
+
+
 def _build(settings: EncoderSettings) -> nn.Module:
     ensure_torchvision()
     import timm
@@ -87,14 +92,30 @@ def _build(settings: EncoderSettings) -> nn.Module:
             f"There is no encoder called {name!r}: give a network name that timm knows.{hint}"
         )
     arguments: dict[str, Any] = {"in_chans": settings.channels, "num_classes": 0}
-    if any(name.startswith(family) for family in ("vit", "deit", "swin", "maxvit", "beit", "eva")):
+    if has_fixed_size(name):
         arguments["img_size"] = settings.size_px
     if weights is not None:
         return _load_weights(name, weights, arguments)
     try:
-        return timm.create_model(name, **arguments)
+        network = timm.create_model(name, **arguments)
     except RuntimeError as error:
         raise FewlabelError(f"The encoder {name!r} cannot be built: {_in_one_line(error)}") from error
+    _open_residual_blocks(network)
+    return network
+
+
+@torch.no_grad()
+def _open_residual_blocks(network: nn.Module) -> None:
+    """Set the last scale of each residual block to 1 where it starts at 0, as it does in timm's ResNets.
+
+    Zero makes long supervised training of deep networks start gently (Goyal et al. 2017, arXiv:1706.02677). In short
+    contrastive training it costs hundreds of steps before the blocks say anything: docs/decisions/initial-weights.md.
+    """
+    for module in network.modules():
+        if not isinstance(module, nn.BatchNorm2d) or module.weight is None or module.weight.is_meta:
+            continue
+        if not module.weight.any():
+            module.weight.fill_(1.0)
 
 
 def _load_weights(name: str, weights: str, arguments: dict[str, Any]) -> nn.Module:

@@ -18,6 +18,9 @@ from fewlabel.types import FewlabelError
 
 LEFT, RIGHT = 1.0, -1.0  # sign of x on the image: the patient faces the viewer
 SMALLEST_SIZE_PX = 16
+NET_FREQUENCY = (
+    24.0  # of a reticular pattern, radians in body coordinates: lines every 4 px of an image of 32
+)
 GLYPHS = {
     "L": "100100100100111",
     "R": "110101110101101",
@@ -36,7 +39,8 @@ class Difficulty:
     clutter: strength of vessels and lung texture, which look like small opacities; 1 is usual.
     exposure: how much black level, gain and gamma vary; 1 is usual, 0 not at all.
     pose: how much rotation, shift and scale vary; 1 is usual (6 degrees, 5 %, 6 %), 0 not at all.
-    opacity_share, effusion_share: share of patients who have the finding.
+    reticulation_range: root mean square of the attenuation of a reticular pattern where the lung is full of air.
+    opacity_share, effusion_share, reticulation_share: share of patients who have the finding.
     """
 
     contrast_range: tuple[float, float] = (0.20, 0.32)
@@ -47,12 +51,21 @@ class Difficulty:
     pose: float = 1.0
     opacity_share: float = 0.45
     effusion_share: float = 0.22
+    reticulation_range: tuple[float, float] = (0.06, 0.12)
+    reticulation_share: float = 0.2
 
 
 EASY = Difficulty(
-    contrast_range=(0.5, 0.8), radius_range=(0.26, 0.38), noise=0.01, clutter=0.4, exposure=0.6, pose=0.3
+    contrast_range=(0.5, 0.8),
+    radius_range=(0.26, 0.38),
+    noise=0.01,
+    clutter=0.4,
+    exposure=0.6,
+    pose=0.3,
+    reticulation_range=(0.15, 0.25),
+    reticulation_share=0.45,
 )
-"""Large, dense opacities in images that differ little otherwise: for a demonstration of a few minutes."""
+"""Large, dense opacities and coarse nets in images that differ little otherwise: for a demonstration of minutes."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,7 @@ class MadeRadiographs:
 
     pixels: shape (N, H, W), float32 in [0, 1]; dense tissue is bright.
     patients: N patient ids; a patient has 1 to 3 images that share the anatomy.
-    opacity, effusion: shape (N,), bool.
+    opacity, effusion, reticulation: shape (N,), bool. Reticulation is a net of fine lines over both lungs.
     side: of the opacity, "left" or "right" of the patient, "none" without one; effusion_side likewise.
     centre_px: shape (N, 2), row and column of the opacity's centre; NaN without one.
     radius_px, contrast: shape (N,), of the opacity as in `Difficulty`; 0 without one.
@@ -73,6 +86,7 @@ class MadeRadiographs:
     patients: tuple[str, ...]
     opacity: np.ndarray
     effusion: np.ndarray
+    reticulation: np.ndarray
     side: tuple[str, ...]
     effusion_side: tuple[str, ...]
     centre_px: np.ndarray
@@ -114,12 +128,23 @@ class _Finding:
     outline: tuple[float, ...] = ()
 
 
+class _Net(NamedTuple):
+    """A reticular pattern, fixed in the patient: plane waves of about one length, in all directions.
+
+    waves: (M, 3), angular frequency x and y, phase. contrast: as in `Difficulty`.
+    """
+
+    waves: np.ndarray
+    contrast: float
+
+
 class _Shot(NamedTuple):
     """One image of a patient with its truth."""
 
     pixels: np.ndarray
     opacity: _Finding | None
     effusion: _Finding | None
+    reticulation: _Net | None
     mask: np.ndarray
     centre_px: tuple[float, float]
     view: str
@@ -156,6 +181,7 @@ def _gather(shots: list[_Shot], patients: list[str], ages: list[int], size_px: i
         patients=tuple(patients),
         opacity=np.array([o is not None for o in opacities]),
         effusion=np.array([shot.effusion is not None for shot in shots]),
+        reticulation=np.array([shot.reticulation is not None for shot in shots]),
         side=tuple(_side_name(o) for o in opacities),
         effusion_side=tuple(_side_name(shot.effusion) for shot in shots),
         centre_px=np.array([shot.centre_px for shot in shots]),
@@ -174,12 +200,13 @@ def _side_name(finding: _Finding | None) -> str:
 
 
 def _patient(rng: np.random.Generator, size_px: int, difficulty: Difficulty) -> tuple[_Anatomy, list[_Shot]]:
-    """A patient's anatomy and 1 to 3 images; a finding is still there in a later image 9 times of 10."""
+    """A patient's anatomy and 1 to 3 images; opacity and effusion are there in an image 9 times of 10."""
     anatomy = _draw_anatomy(rng, difficulty)
     opacity = _draw_opacity(rng, anatomy, difficulty) if rng.random() < difficulty.opacity_share else None
     effusion = None
     if rng.random() < difficulty.effusion_share:
         effusion = _Finding(side=float(rng.choice([LEFT, RIGHT])), contrast=rng.uniform(0.24, 0.55))
+    reticulation = _draw_net(rng, difficulty) if rng.random() < difficulty.reticulation_share else None
     taken = []
     for _ in range(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2])):
         still = rng.random(2) < 0.9
@@ -189,6 +216,7 @@ def _patient(rng: np.random.Generator, size_px: int, difficulty: Difficulty) -> 
             anatomy,
             opacity if still[0] else None,
             effusion if still[1] else None,
+            reticulation,
             view,
             size_px,
             difficulty,
@@ -246,11 +274,21 @@ def _draw_opacity(rng: np.random.Generator, anatomy: _Anatomy, difficulty: Diffi
     )
 
 
+def _draw_net(rng: np.random.Generator, difficulty: Difficulty) -> _Net:
+    m = 24
+    direction, frequency = rng.uniform(0, np.pi, m), NET_FREQUENCY * rng.uniform(0.85, 1.15, m)
+    waves = np.stack(
+        [frequency * np.cos(direction), frequency * np.sin(direction), rng.uniform(0, 2 * np.pi, m)]
+    )
+    return _Net(waves.T, rng.uniform(*difficulty.reticulation_range))
+
+
 def _shoot(
     rng: np.random.Generator,
     anatomy: _Anatomy,
     opacity: _Finding | None,
     effusion: _Finding | None,
+    reticulation: _Net | None,
     view: str,
     size_px: int,
     difficulty: Difficulty,
@@ -263,6 +301,8 @@ def _shoot(
     if effusion is not None:
         fluid = _fluid(anatomy, effusion, x, y, breath) * air
         attenuation, air = attenuation + anatomy.aeration * fluid, air - fluid
+    if reticulation is not None:
+        attenuation = attenuation + _mesh(reticulation, x, y) * air * (0.6 + 0.4 * expit(y / 0.1))
     mask, centre_px = np.zeros(x.shape, dtype=bool), (np.nan, np.nan)
     if opacity is not None:
         profile = _blob(opacity, x, y)
@@ -273,7 +313,7 @@ def _shoot(
     pixels = _expose(rng, attenuation, difficulty)
     if rng.random() < 0.8:
         _burn_marker(pixels, rng, view)
-    return _Shot(pixels.astype(np.float32), opacity, effusion, mask, centre_px, view)
+    return _Shot(pixels.astype(np.float32), opacity, effusion, reticulation, mask, centre_px, view)
 
 
 def _draw_pose(rng: np.random.Generator, amount: float) -> tuple[float, np.ndarray, float]:
@@ -392,6 +432,12 @@ def _in_lung(anatomy: _Anatomy, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     for fx, fy, phase, strength in anatomy.waves:
         vessels += strength * np.sin(fx * x + fy * y + phase)
     return vessels
+
+
+def _mesh(net: _Net, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Attenuation of a reticular pattern: mean 0, root mean square about its contrast."""
+    field = sum(np.sin(fx * x + fy * y + phase) for fx, fy, phase in net.waves) * np.sqrt(2 / len(net.waves))
+    return net.contrast * np.clip(field, -2, 2)
 
 
 def _blob(finding: _Finding, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ NOTE = (
     "What a model reaches on them says nothing about patients.\n"
 )
 COLUMNS = (
-    "file", "Patient ID", "opacity", "effusion", "View Position", "Patient Age", "side", "made",
+    "file", "Patient ID", "opacity", "effusion", "reticulation", "View Position", "Patient Age", "side", "made",
 )  # fmt: skip
 DICOM_BITS = 12
 CHEST_WIDTH_MM = 350.0
@@ -42,7 +42,8 @@ def write_radiographs(
 
     images/P00001_1.png ... (patient, number of the image), with `bits` 8 or 16; the first `dicom_files` are
     DICOM of 12 bits instead, every other one MONOCHROME1. labels.csv has one row an image: file (relative to
-    `folder`), Patient ID, opacity, effusion, View Position, Patient Age, side (of the opacity: left, right,
+    `folder`), Patient ID, opacity, effusion, reticulation,
+    View Position, Patient Age, side (of the opacity: left, right,
     none), and made, which is 1 in every row. MADE_IMAGES.txt says that they are made. The same arguments give
     the same bytes.
     """
@@ -70,7 +71,7 @@ def _names(patients: tuple[str, ...], dicom_files: int) -> list[str]:
 
 
 def _row(made: MadeRadiographs, i: int, name: str) -> tuple[str | int, ...]:
-    findings = int(made.opacity[i]), int(made.effusion[i])
+    findings = int(made.opacity[i]), int(made.effusion[i]), int(made.reticulation[i])
     return name, made.patients[i], *findings, made.views[i], int(made.ages[i]), made.side[i], 1
 
 
