@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,3 +21,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images at {folder}: set FEWLABEL_REAL_DATA to the folder that holds them")
     return folder
+
+
+@pytest.fixture
+def in_two_processes(tmp_path: Path) -> Callable[..., str]:
+    """run(script, *arguments, path=modules): the output of a script that two gloo processes run under torchrun."""
+
+    def run(script: str, *arguments: object, path: Path | None = None) -> str:
+        file = tmp_path / "two.py"
+        file.write_text(textwrap.dedent(script))
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        command = [sys.executable, *torchrun, str(file), *map(str, arguments)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(path or "")}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

@@ -1,7 +1,8 @@
 """Training objectives, one file a paper. A class that is listed in `OBJECTIVES` is covered by the contract tests
 and has its line in the README's table."""
 
-from fewlabel.objectives.simclr import SimCLR, info_nce, nt_xent
+from fewlabel.objectives.contrast import info_nce, nt_xent
+from fewlabel.objectives.simclr import SimCLR
 from fewlabel.objectives.supervised import Supervised
 
 OBJECTIVES = (SimCLR, Supervised)

@@ -1,0 +1,164 @@
+"""Contrastive losses over a batch, in memory that grows with N and not with N squared.
+
+Similarities are computed in tiles, forward only for their log-sum-exp, and once more in the backward pass, which is
+written out below; no (2N, 2N) matrix ever exists. Where several processes train together, each contrasts its own
+embeddings with those of all: the loss is that of the joint batch, and its gradients too (the mean of a process's
+gradients over the processes, as DistributedDataParallel takes it, is the gradient of the joint batch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+from fewlabel.processes import gathered, rank, summed, world_size
+from fewlabel.types import FewlabelError
+
+TILE = 1024
+"""Rows and columns of a tile: 4 MB of float32, which stays in the cache of a processor core."""
+
+
+def nt_xent(z1: torch.Tensor, z2: torch.Tensor, *, temperature: float = 0.5) -> torch.Tensor:
+    """NT-Xent, the mean over both directions of all N positive pairs.
+
+    z1, z2: embeddings of the two views, shape (N, K), before normalisation; row i of both is image i.
+    Returns a scalar. Raises FewlabelError if the shapes differ, N < 2 or temperature <= 0.
+    Source: arXiv:2002.05709, equation 1 and algorithm 1.
+    """
+    _check(z1, z2, temperature)
+    with torch.autocast(z1.device.type, enabled=False):
+        return _NTXent.apply(_unit(z1), _unit(z2), temperature)
+
+
+def info_nce(
+    z1: torch.Tensor, z2: torch.Tensor, *, temperature: float = 0.5, weight: float = 0.5
+) -> torch.Tensor:
+    """InfoNCE between two views or two modalities: only the N - 1 cross-view negatives stand in the denominator.
+
+    weight: of the direction from z1 to z2, in [0, 1]; the other direction has 1 - weight. 0.5 is symmetric.
+    Other arguments, result and errors as in `nt_xent`. Source: arXiv:1807.03748, equation 4, in both directions;
+    with weights: arXiv:2010.00747, equation 4.
+    """
+    _check(z1, z2, temperature)
+    if not 0 <= weight <= 1:
+        raise FewlabelError(f"weight is {weight}: it must lie from 0 to 1.")
+    with torch.autocast(z1.device.type, enabled=False):
+        return _InfoNCE.apply(_unit(z1), _unit(z2), temperature, weight)
+
+
+def _unit(z: torch.Tensor) -> torch.Tensor:
+    """Rows of length 1 in 32 bits or more: in bf16 a cosine would be wrong by 1 % before a temperature divides it."""
+    return F.normalize(z if z.dtype == torch.float64 else z.float(), dim=1)
+
+
+def _check(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> None:
+    if z1.shape != z2.shape or z1.dim() != 2:
+        raise FewlabelError(
+            f"z1 is {tuple(z1.shape)}, z2 is {tuple(z2.shape)}: both views need the same batch of shape (N, K). "
+            "Set drop_last=True if your own loader leaves a shorter last batch."
+        )
+    if z1.shape[0] * world_size() < 2:
+        raise FewlabelError(
+            f"The batch holds {z1.shape[0]} image: a contrast needs at least 2. Raise the batch size."
+        )
+    if not temperature > 0:
+        raise FewlabelError(f"temperature is {temperature}: it must be above 0; the paper uses 0.1 to 0.5.")
+
+
+def _tiles(a: torch.Tensor, b: torch.Tensor) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+    """a @ b.T in tiles; the tensor is the caller's own to change, until the next one is asked for."""
+    out = a.new_empty(min(TILE, len(a)) * min(TILE, len(b)))
+    for top in range(0, len(a), TILE):
+        rows = slice(top, min(top + TILE, len(a)))
+        for left in range(0, len(b), TILE):
+            columns = slice(left, min(left + TILE, len(b)))
+            shape = rows.stop - rows.start, columns.stop - columns.start
+            tile = out[: shape[0] * shape[1]].view(shape)
+            yield rows, columns, torch.mm(a[rows], b[columns].T, out=tile)
+
+
+class _NTXent(torch.autograd.Function):
+    """Unit rows z1, z2 (n, K) -> the loss of the joint batch.
+
+    With p_ij = exp(s_ij / t - lse_i), which is 0 on the diagonal, and the positive i' of i,
+
+        dL/dz_i = (sum_j (p_ij + p_ji) z_j - 2 z_i') / (2 N t),
+
+    so that a process needs the embeddings and the log-sum-exps of all, and no other gradient than its own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
+        own, partner = torch.cat([z1, z2]), torch.cat([z2, z1])  # (2n, K)
+        everything = own if world_size() == 1 else torch.cat([gathered(z1), gathered(z2)])  # (2N, K)
+        scaled = own / temperature
+        lse = own.new_full((len(own),), float("-inf"))
+        for rows, columns, tile in _tiles(scaled, everything):
+            _mask_self(tile, rows, columns, len(own), len(everything))
+            lse[rows] = torch.logaddexp(lse[rows], tile.logsumexp(dim=1))
+        all_lse = lse if world_size() == 1 else torch.cat([gathered(one) for one in lse.chunk(2)])
+        ctx.save_for_backward(own, partner, everything, lse, all_lse)
+        ctx.temperature = temperature
+        return summed(lse.sum() - (scaled * partner).sum()) / len(everything)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        own, partner, everything, lse, all_lse = ctx.saved_tensors
+        found = partner * -2
+        for rows, columns, tile in _tiles(own / ctx.temperature, everything):
+            _mask_self(tile, rows, columns, len(own), len(everything))
+            share = torch.exp(tile - lse[rows, None])
+            share += tile.sub_(all_lse[columns]).exp_()
+            found[rows].addmm_(share, everything[columns])
+        to_z1, to_z2 = found.mul_(gradient * world_size() / (len(everything) * ctx.temperature)).chunk(2)
+        return to_z1, to_z2, None
+
+
+def _mask_self(tile: torch.Tensor, rows: slice, columns: slice, own: int, everything: int) -> None:
+    """Put -inf where a view meets itself; own rows hold both views, all rows those of every process in turn."""
+    n, images = own // 2, everything // 2
+    for first, place in ((0, rank() * n), (n, images + rank() * n)):  # of each view: own row, row among all
+        top, bottom = max(rows.start, first), min(rows.stop, first + n)
+        offset = top - first + place - columns.start  # the column in the tile that is row `top` itself
+        if top < bottom and -n < offset < tile.shape[1]:
+            tile[top - rows.start : bottom - rows.start].diagonal(offset).fill_(float("-inf"))
+
+
+class _InfoNCE(torch.autograd.Function):
+    """Unit rows z1, z2 (n, K) -> the weighted loss of the joint batch, in both directions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, z1: torch.Tensor, z2: torch.Tensor, temperature: float, weight: float
+    ) -> torch.Tensor:
+        scaled, everything = z1 / temperature, gathered(z2)  # (n, K), (N, K)
+        to_right = scaled.new_full((len(scaled),), float("-inf"))
+        to_left = scaled.new_full((len(everything),), float("-inf"))
+        for rows, columns, tile in _tiles(scaled, everything):
+            to_right[rows] = torch.logaddexp(to_right[rows], tile.logsumexp(dim=1))
+            to_left[columns] = torch.logaddexp(to_left[columns], tile.logsumexp(dim=0))
+        to_left = gathered(to_left[None]).logsumexp(dim=0)
+        own = slice(rank() * len(z1), (rank() + 1) * len(z1))
+        terms = weight * to_right + (1 - weight) * to_left[own] - (scaled * z2).sum(dim=1)
+        ctx.save_for_backward(z1, z2, everything, to_right, to_left)
+        ctx.temperature, ctx.weight, ctx.own = temperature, weight, own
+        return summed(terms.sum()) / len(everything)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        z1, z2, everything, to_right, to_left = ctx.saved_tensors
+        to_z1, to_everything = -z2, torch.zeros_like(everything)
+        for rows, columns, tile in _tiles(z1 / ctx.temperature, everything):
+            share = torch.exp(tile - to_right[rows, None]).mul_(ctx.weight)
+            share += tile.sub_(to_left[columns]).exp_().mul_(1 - ctx.weight)
+            to_z1[rows].addmm_(share, everything[columns])
+            to_everything[columns].addmm_(share.T, z1[rows])
+        to_z2 = summed(to_everything)[ctx.own] - z1
+        scale = gradient * world_size() / (len(everything) * ctx.temperature)
+        return to_z1 * scale, to_z2 * scale, None, None
