@@ -11,6 +11,7 @@ from fewlabel.types import FewlabelError
 from fewlabel.views import (
     ViewSettings,
     _affine,
+    _Dice,
     draw_view,
     draw_views,
     light_views,
@@ -78,7 +79,7 @@ def test_medical_views_never_mirror_unless_asked() -> None:
 
 
 def test_crop_area_and_place_follow_the_settings() -> None:
-    theta = _affine(4000, 2, simclr_views(32), seeded())
+    theta = _affine(2, simclr_views(32), _Dice(seeded(), 4000, slice(None)))
     width, height = theta[:, 0, 0].abs(), theta[:, 1, 1]
     area = width * height
     assert 0.06 < float(area.min()) < 0.12
@@ -89,7 +90,7 @@ def test_crop_area_and_place_follow_the_settings() -> None:
 
 
 def test_rotation_is_by_the_stated_angle() -> None:
-    theta = _affine(4000, 2, replace(plain_view(32), rotation_deg=30.0), seeded())
+    theta = _affine(2, replace(plain_view(32), rotation_deg=30.0), _Dice(seeded(), 4000, slice(None)))
     angles = torch.atan2(theta[:, 1, 0], theta[:, 0, 0]).rad2deg()
     assert float(angles.abs().max()) == pytest.approx(30.0, abs=0.5)
     assert torch.allclose(torch.linalg.det(theta[:, :, :2]), torch.ones(4000), atol=1e-5)
@@ -124,3 +125,15 @@ def test_grey_images_stay_grey_under_colour_changes() -> None:
 def test_wrong_shapes_are_named() -> None:
     with pytest.raises(FewlabelError, match=r"\(2, 2, 8, 8\)"):
         draw_view(torch.rand(2, 2, 8, 8), plain_view(8), seeded())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_part_of_a_batch_gets_the_views_it_gets_in_the_whole(channels: int) -> None:
+    """So that a batch may be divided over processes or into micro-batches without changing what is trained on."""
+    images = torch.rand(7, channels, 24, 24, generator=seeded())
+    settings = replace(simclr_views(16), rotation_deg=10.0, gamma=0.2, noise=0.05, blur_probability=1.0)
+    whole = draw_views(images, settings, 2, seeded())
+    for first, last in ((0, 3), (3, 7)):
+        part = draw_views(images[first:last], settings, 2, seeded(), within=(first, 7))
+        for a, b in zip(part, whole, strict=True):
+            assert torch.equal(a, b[first:last])

@@ -124,6 +124,9 @@ class Metric:
         return f"{self.name} {self.value:.3f} ({self.low:.3f} to {self.high:.3f}){unit}, n = {self.n}"
 
 
+SIZE_STRIDE_PX = 16
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast to train. Pretraining is counted in steps, not in epochs.
@@ -131,6 +134,11 @@ class Schedule:
     steps: optimizer steps.
     batch_size: source images a step (SimCLR makes 2 views of each).
     learning_rate: peak rate, reached after `warmup_steps`, then cosine decay to 0.
+    micro_batch: take the batch in pieces of this many images, for memory: a contrastive loss is still that of the whole
+        batch, exactly (gradient caching, Gao et al. 2021, arXiv:2101.06983); batch-norm sees one piece at a time, and
+        each piece goes through the network twice. None = all at once.
+    start_size_px: views begin at this size and grow to the full one over the first three quarters of the steps, in
+        strides of 16 px; None = full size throughout.
     """
 
     steps: int
@@ -140,6 +148,15 @@ class Schedule:
     weight_decay: float = 1e-4
     optimizer: Literal["sgd", "adam", "adamw", "lars"] = "adamw"
     seed: int = 0
+    micro_batch: int | None = None
+    start_size_px: int | None = None
+
+    def size_at(self, step: int, size_px: int) -> int:
+        """Side of the views at `step`, where the full one is `size_px`."""
+        if self.start_size_px is None or step >= 0.75 * self.steps:
+            return size_px
+        grown = self.start_size_px + (size_px - self.start_size_px) * step / (0.75 * self.steps)
+        return min(size_px, max(self.start_size_px, SIZE_STRIDE_PX * round(grown / SIZE_STRIDE_PX)))
 
 
 ProgressCallback = Callable[[int, int, str], None]

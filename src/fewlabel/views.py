@@ -8,7 +8,7 @@ is passed in.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,13 @@ class ViewSettings:
     blur_probability: float = 0.0
     blur_sigma_px: tuple[float, float] = (0.1, 2.0)
     noise: float = 0.0
+
+    def at(self, size_px: int) -> ViewSettings:
+        """The same distribution over views of another size; the blur keeps its width relative to the image."""
+        if size_px == self.size_px:
+            return self
+        low, high = (sigma * size_px / self.size_px for sigma in self.blur_sigma_px)
+        return replace(self, size_px=size_px, blur_sigma_px=(low, high))
 
 
 def simclr_views(size_px: int, *, strength: float = 1.0, blur: bool = True) -> ViewSettings:
@@ -130,11 +137,19 @@ def to_unit_range(images: torch.Tensor) -> torch.Tensor:
     return images.float().div_(full_scale)
 
 
-def draw_view(images: torch.Tensor, settings: ViewSettings, generator: torch.Generator) -> torch.Tensor:
+def draw_view(
+    images: torch.Tensor,
+    settings: ViewSettings,
+    generator: torch.Generator,
+    *,
+    within: tuple[int, int] | None = None,
+) -> torch.Tensor:
     """One random view of every image.
 
     images: (B, C, [D,] H, W), uint8, uint16 or float in [0, 1]; C is 1 or 3.
     generator: on the CPU, so that the same seed gives the same parameters on every device.
+    within: (first, total): the images are the rows first, first + 1, ... of a batch of `total`, which get the views
+        that they would get if the whole batch were drawn at once; None = they are the whole batch.
     Returns float32 (B, C, [D,] size, size) in [0, 1]; D is kept. Raises FewlabelError for other shapes or types.
     """
     if images.dim() not in (4, 5) or images.shape[1] not in (1, 3):
@@ -142,38 +157,57 @@ def draw_view(images: torch.Tensor, settings: ViewSettings, generator: torch.Gen
             f"Views got images of shape {tuple(images.shape)}: give (B, C, H, W) or (B, C, D, H, W)."
         )
     x = to_unit_range(images)
+    first, total = within or (0, len(x))
+    dice = _Dice(generator, total, slice(first, first + len(x)))
     spatial = [*x.shape[2:-2], settings.size_px, settings.size_px]
-    x = _warp(x, _affine(len(x), x.dim() - 2, settings, generator), spatial)
-    x = _change_intensity(x, settings, generator)
-    return _blur(x, settings, generator).clamp_(0.0, 1.0)
+    x = _warp(x, _affine(x.dim() - 2, settings, dice), spatial)
+    x = _change_intensity(x, settings, dice)
+    return _blur(x, settings, dice).clamp_(0.0, 1.0)
 
 
 def draw_views(
-    images: torch.Tensor, settings: ViewSettings, count: int, generator: torch.Generator
+    images: torch.Tensor,
+    settings: ViewSettings,
+    count: int,
+    generator: torch.Generator,
+    *,
+    within: tuple[int, int] | None = None,
 ) -> tuple[torch.Tensor, ...]:
     """`count` independent views of every image; see `draw_view`."""
-    return tuple(draw_view(images, settings, generator) for _ in range(count))
+    return tuple(draw_view(images, settings, generator, within=within) for _ in range(count))
 
 
-def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
-    return torch.rand(n, generator=generator) * (high - low) + low
+@dataclass(frozen=True)
+class _Dice:
+    """Draws one number for each image of a batch of `total`, and gives those of `rows`."""
+
+    generator: torch.Generator
+    total: int
+    rows: slice
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+        return (torch.rand(self.total, generator=self.generator) * (high - low) + low)[self.rows]
+
+    def normal(self, shape: torch.Size) -> torch.Tensor:
+        """Standard normal numbers of an image's `shape`, which is without the axis of the batch."""
+        return torch.randn((self.total, *shape), generator=self.generator)[self.rows]
 
 
-def _affine(n: int, axes: int, settings: ViewSettings, generator: torch.Generator) -> torch.Tensor:
+def _affine(axes: int, settings: ViewSettings, dice: _Dice) -> torch.Tensor:
     """(B, axes, axes + 1) maps from view to image coordinates, both in [-1, 1], x (width) first."""
-    area = _uniform(n, *settings.crop_area, generator)
+    area = dice.uniform(*settings.crop_area)
     log_low, log_high = (math.log(a) for a in settings.crop_aspect)
-    aspect = torch.exp(_uniform(n, log_low, log_high, generator))
+    aspect = torch.exp(dice.uniform(log_low, log_high))
     width = (area * aspect).sqrt().clamp(max=1.0)
     height = (area / aspect).sqrt().clamp(max=1.0)
-    centre_x = _uniform(n, -1, 1, generator) * (1 - width)
-    centre_y = _uniform(n, -1, 1, generator) * (1 - height)
-    flip = 1 - 2 * (torch.rand(n, generator=generator) < settings.flip_probability).float()
-    angle = _uniform(n, -settings.rotation_deg, settings.rotation_deg, generator).deg2rad()
-    zoom = _uniform(n, *settings.zoom_range, generator)
-    shift_x = _uniform(n, -settings.shift, settings.shift, generator) * 2
-    shift_y = _uniform(n, -settings.shift, settings.shift, generator) * 2
-    theta = torch.zeros(n, axes, axes + 1)
+    centre_x = dice.uniform(-1, 1) * (1 - width)
+    centre_y = dice.uniform(-1, 1) * (1 - height)
+    flip = 1 - 2 * (dice.uniform() < settings.flip_probability).float()
+    angle = dice.uniform(-settings.rotation_deg, settings.rotation_deg).deg2rad()
+    zoom = dice.uniform(*settings.zoom_range)
+    shift_x = dice.uniform(-settings.shift, settings.shift) * 2
+    shift_y = dice.uniform(-settings.shift, settings.shift) * 2
+    theta = torch.zeros(len(area), axes, axes + 1)
     for axis in range(2, axes):
         theta[:, axis, axis] = 1.0
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
@@ -193,13 +227,13 @@ def _warp(x: torch.Tensor, theta: torch.Tensor, spatial: list[int]) -> torch.Ten
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _change_intensity(x: torch.Tensor, settings: ViewSettings, generator: torch.Generator) -> torch.Tensor:
+def _change_intensity(x: torch.Tensor, settings: ViewSettings, dice: _Dice) -> torch.Tensor:
     """Brightness, contrast, gamma, then colour, in this fixed order (the paper draws the order at random)."""
     n = len(x)
-    apply = torch.rand(n, generator=generator) < settings.jitter_probability
+    apply = dice.uniform() < settings.jitter_probability
 
     def factor(strength: float) -> torch.Tensor:
-        drawn = _uniform(n, max(0.0, 1 - strength), 1 + strength, generator)
+        drawn = dice.uniform(max(0.0, 1 - strength), 1 + strength)
         return torch.where(apply, drawn, torch.ones(n)).to(x.device).view(n, *[1] * (x.dim() - 1))
 
     if settings.brightness:
@@ -209,14 +243,14 @@ def _change_intensity(x: torch.Tensor, settings: ViewSettings, generator: torch.
         x = ((x - mean) * factor(settings.contrast) + mean).clamp_(0, 1)
     if settings.gamma:
         limit = math.log1p(settings.gamma)
-        exponent = torch.exp(_uniform(n, -limit, limit, generator))
+        exponent = torch.exp(dice.uniform(-limit, limit))
         exponent = torch.where(apply, exponent, torch.ones(n)).to(x.device)
         x = x.clamp(min=1e-6) ** exponent.view(n, *[1] * (x.dim() - 1))
     if x.shape[1] == 3:
-        x = _change_colour(x, settings, apply, generator)
+        x = _change_colour(x, settings, apply, dice)
     if settings.noise:
-        deviation = _uniform(n, 0, settings.noise, generator).view(n, *[1] * (x.dim() - 1))
-        x = x + (torch.randn(x.shape, generator=generator) * deviation).to(x.device)
+        deviation = dice.uniform(0, settings.noise).view(n, *[1] * (x.dim() - 1))
+        x = x + (dice.normal(x.shape[1:]) * deviation).to(x.device)
     return x
 
 
@@ -224,16 +258,14 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _TO_YIQ = torch.tensor([_LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
 
 
-def _change_colour(
-    x: torch.Tensor, settings: ViewSettings, apply: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
+def _change_colour(x: torch.Tensor, settings: ViewSettings, apply: torch.Tensor, dice: _Dice) -> torch.Tensor:
     """Saturation and hue as one linear map a image in YIQ (hue turns the I-Q plane), then grey."""
     n = len(x)
-    saturation = _uniform(n, max(0.0, 1 - settings.saturation), 1 + settings.saturation, generator)
-    turn = _uniform(n, -settings.hue, settings.hue, generator) * 2 * math.pi
+    saturation = dice.uniform(max(0.0, 1 - settings.saturation), 1 + settings.saturation)
+    turn = dice.uniform(-settings.hue, settings.hue) * 2 * math.pi
     saturation = torch.where(apply, saturation, torch.ones(n))
     turn = torch.where(apply, turn, torch.zeros(n))
-    saturation = torch.where(torch.rand(n, generator=generator) < settings.grey_probability, 0.0, saturation)
+    saturation = torch.where(dice.uniform() < settings.grey_probability, 0.0, saturation)
     middle = torch.zeros(n, 3, 3)
     middle[:, 0, 0] = 1.0
     middle[:, 1, 1], middle[:, 1, 2] = saturation * turn.cos(), -saturation * turn.sin()
@@ -242,11 +274,10 @@ def _change_colour(
     return torch.einsum("bij,bj...->bi...", matrix, x).clamp_(0, 1)
 
 
-def _blur(x: torch.Tensor, settings: ViewSettings, generator: torch.Generator) -> torch.Tensor:
+def _blur(x: torch.Tensor, settings: ViewSettings, dice: _Dice) -> torch.Tensor:
     """Separable Gaussian blur in the H-W plane of the images that are drawn for it."""
-    n = len(x)
-    chosen = torch.rand(n, generator=generator) < settings.blur_probability
-    sigma = _uniform(n, *settings.blur_sigma_px, generator)
+    chosen = dice.uniform() < settings.blur_probability
+    sigma = dice.uniform(*settings.blur_sigma_px)
     if not chosen.any():
         return x
     rows = chosen.nonzero()[:, 0]

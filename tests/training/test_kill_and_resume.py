@@ -15,7 +15,7 @@ import training_runs
 from training_runs import STEPS, Moment, small_objective, train
 
 from fewlabel.objectives import SimCLR
-from fewlabel.training import checkpoint, load_tensors, save_tensors
+from fewlabel.training import checkpoint, load_tensors, loop, save_tensors
 from fewlabel.types import Batch, FewlabelError
 
 LATEST, PREVIOUS = checkpoint.LATEST, checkpoint.PREVIOUS
@@ -30,7 +30,35 @@ def one_thread() -> Iterator[None]:
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return without_times([json.loads(line) for line in lines])
+
+
+def without_times(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in history]
+
+
+def test_the_time_of_all_runs_together_is_kept(tmp_path: Path) -> None:
+    at = [json.loads(line)["seconds"] for line in (_stopped_at_4(tmp_path) / "metrics.jsonl").open()]
+    _, result = training_runs.train(tmp_path)
+    assert at == sorted(at)
+    assert result.seconds > at[-1] > 0
+    assert [row["seconds"] for row in result.history][: len(at)] == at
+
+
+def _stopped_at_4(out: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        save = loop._Run._save
+
+        def save_and_stop(run: loop._Run) -> None:
+            save(run)
+            if run.step == 4:
+                raise KeyboardInterrupt
+
+        patch.setattr(loop._Run, "_save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            training_runs.train(out)
+    return out
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -121,7 +149,7 @@ def test_every_optimizer_continues_bit_for_bit(
     continued, result = train(tmp_path / "parts", optimizer, small_objective(seed=9))
     assert same(whole.state_dict(), continued.state_dict())
     assert result.steps == STEPS
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole") == result.history
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole") == without_times(result.history)
 
 
 def test_a_finished_run_is_only_read(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from training_runs import SIZE_PX, SmallEncoder, schedule, small_data, small_obj
 
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.objectives import SimCLR, Supervised
-from fewlabel.training import TrainingSet, Watch, choose_precision, fit, loop
-from fewlabel.types import FewlabelError, Schedule
+from fewlabel.training import Compute, TrainingSet, Watch, fit, loop
+from fewlabel.training.compute import measure_compute
+from fewlabel.training.feeding import Ahead
+from fewlabel.types import Batch, FewlabelError, Schedule
 from fewlabel.views import medical_views, plain_view
 
 VIEWS = plain_view(SIZE_PX)
@@ -151,16 +154,6 @@ def test_tensorboard_files(tmp_path: Path) -> None:
     assert list(tmp_path.glob("events.out.tfevents.*"))
 
 
-def test_precision_is_chosen_by_size_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr(loop.torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
-    assert choose_precision(24) == "32"
-    assert choose_precision(64) == "bf16"
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert choose_precision(64) == "32"
-
-
 def test_two_steps_in_bf16() -> None:
     torch.manual_seed(0)
     objective = SimCLR(Encoder(EncoderSettings("test_resnet", 1, 48)), embedding_dim=16)
@@ -168,15 +161,92 @@ def test_two_steps_in_bf16() -> None:
     seen = []
     objective.encoder.network.layer2[0].conv1.register_forward_hook(lambda m, i, out: seen.append(out.dtype))
     data = TrainingSet((pixels,), (np.arange(8),))
-    result = fit(objective, data, medical_views(48), schedule(steps=2), precision="bf16")
-    assert result.precision == "bf16"
+    result = fit(objective, data, medical_views(48), schedule(steps=2), compute=Compute("bf16"))
+    assert result.compute == Compute("bf16")
     assert seen[:2] == [torch.bfloat16, torch.bfloat16]
     assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in objective.parameters())
 
 
+def test_the_setting_is_measured_once_and_kept_for_the_run_that_is_continued(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(loop, "WORTH_MEASURING", 3)
+    monkeypatch.setattr(loop, "_measured", {})
+    result = fit(small_objective(), small_data(), VIEWS, schedule(steps=3), out=tmp_path / "run")
+    measured = dict(result.compute.seconds)
+    assert {"32", "32, channels last"} <= set(measured)
+    assert all(seconds > 0 for seconds in measured.values())
+    chosen = measured[result.compute.name]
+    assert result.compute.name == "32" or chosen < measured["32"]
+    monkeypatch.setattr(loop, "measure_compute", lambda *_: pytest.fail("measured again"))
+    assert fit(small_objective(), small_data(), VIEWS, schedule(steps=3)).compute == result.compute
+    monkeypatch.setattr(loop, "_measured", {})
+    again = fit(small_objective(), small_data(), VIEWS, schedule(steps=3), out=tmp_path / "run")
+    assert again.compute == result.compute
+
+
+def test_measuring_leaves_the_objective_as_it_is() -> None:
+    objective = small_objective()
+    before = {key: value.clone() for key, value in objective.state_dict().items()}
+    views = tuple(torch.rand(2, 4, 1, SIZE_PX, SIZE_PX))
+    found = measure_compute(objective, Batch(views), torch.device("cpu"))
+    assert found.seconds
+    assert all(torch.equal(value, before[key]) for key, value in objective.state_dict().items())
+    assert all(p.grad is None for p in objective.parameters())
+
+
+def test_views_grow_to_full_size_in_strides() -> None:
+    plan = schedule(steps=100, start_size_px=32)
+    sizes = [plan.size_at(step, 64) for step in range(100)]
+    assert sizes[0] == 32
+    assert sizes == sorted(sizes)
+    assert set(sizes) == {32, 48, 64}
+    assert all(size == 64 for size in sizes[75:])
+    assert {schedule(steps=9).size_at(step, 64) for step in range(9)} == {64}
+
+
+def test_training_with_growing_views_sees_their_sizes() -> None:
+    seen: list[int] = []
+    objective = small_objective()
+    objective.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[-1]))
+    plan = schedule(steps=8, start_size_px=16)
+    fit(objective, small_data(), medical_views(48), plan, health_every=100, compute=Compute("32"))
+    assert seen[0] == 16
+    assert set(seen) == {16, 32, 48}
+
+
+@pytest.mark.parametrize("start", [4, 17])
+def test_a_start_size_that_cannot_be_is_named(start: int) -> None:
+    with pytest.raises(FewlabelError, match="start_size_px"):
+        fit(small_objective(), small_data(), VIEWS, schedule(start_size_px=start))
+
+
+def test_what_fails_in_the_feeding_thread_reaches_the_caller() -> None:
+    data = small_data()
+    object.__setattr__(data, "sources", (data.sources[0][:4],))  # the store was cut short
+    with pytest.raises(IndexError):
+        fit(small_objective(), data, VIEWS, schedule(steps=3))
+    assert "fewlabel-ahead" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_items_come_in_order_and_the_thread_ends_with_the_block() -> None:
+    with Ahead(iter(range(20))) as items:
+        assert list(items) == list(range(20))
+    with Ahead(iter(range(10**9))) as endless:
+        assert [next(endless), next(endless)] == [0, 1]
+    assert not items.thread.is_alive()
+    assert not endless.thread.is_alive()
+
+
+def test_the_thread_computes_on_one_core_and_leaves_the_others_theirs() -> None:
+    before = torch.get_num_threads()
+    fit(small_objective(), small_data(), VIEWS, schedule(steps=2))
+    assert torch.get_num_threads() == before
+
+
 def test_nothing_is_announced(capfd: pytest.CaptureFixture[str]) -> None:
-    fit(small_objective(), small_data(), VIEWS, schedule(steps=1), precision="bf16")
-    fit(small_objective(), small_data(), VIEWS, schedule(steps=1), precision="32")
+    fit(small_objective(), small_data(), VIEWS, schedule(steps=1), compute=Compute("bf16"))
+    fit(small_objective(), small_data(), VIEWS, schedule(steps=1), compute=Compute("32"))
     assert capfd.readouterr() == ("", "")
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fewlabel.objectives import SimCLR
-from fewlabel.training import FitResult, TrainingSet, checkpoint, fit, loop, save_tensors
+from fewlabel.training import Compute, FitResult, TrainingSet, checkpoint, fit, loop, save_tensors
 from fewlabel.types import Schedule
 from fewlabel.views import medical_views
 
@@ -75,7 +75,7 @@ def train(
         checkpoint_every=2,
         log_every=1,
         health_every=3,
-        precision="32",
+        compute=Compute("32"),
     )
     return objective, result
 

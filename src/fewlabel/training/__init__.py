@@ -1,18 +1,22 @@
 """Training: one loop, checkpoints, health."""
 
-from fewlabel.training.checkpoint import load_tensors, replace_file, save_tensors
+from fewlabel.training.checkpoint import load_tensors, replace_file, save_tensors, write_text
+from fewlabel.training.compute import Compute, channels_last
 from fewlabel.training.data import TrainingSet, mix_seed
-from fewlabel.training.loop import FitResult, Watch, channels_last, choose_precision, fit
+from fewlabel.training.feeding import Ahead
+from fewlabel.training.loop import FitResult, Watch, fit
 
 __all__ = [
+    "Ahead",
+    "Compute",
     "FitResult",
     "TrainingSet",
     "Watch",
     "channels_last",
-    "choose_precision",
     "fit",
     "load_tensors",
     "mix_seed",
     "replace_file",
     "save_tensors",
+    "write_text",
 ]

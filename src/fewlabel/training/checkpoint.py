@@ -24,6 +24,20 @@ def replace_file(temporary: Path, target: Path) -> None:
     os.replace(temporary, target)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically; its folder is made. Raises FewlabelError when it cannot be written."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text)
+        replace_file(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise FewlabelError(
+            f"{path} could not be written ({error}): free some space or choose another --out."
+        ) from error
+
+
 def save_tensors(
     tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:

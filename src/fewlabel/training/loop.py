@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import lightning_fabric
 import numpy as np
 import torch
-from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
-from fewlabel.training.checkpoint import load_checkpoint, replace_file, save_checkpoint
+from fewlabel.processes import launched_processes
+from fewlabel.training.checkpoint import load_checkpoint, save_checkpoint, write_text
+from fewlabel.training.compute import WORTH_MEASURING, Compute, lay_out, measure_compute, usual_compute
 from fewlabel.training.data import TrainingSet, mix_seed
+from fewlabel.training.feeding import Ahead, Piece, batches, pieces_of
 from fewlabel.training.health import measure_health
 from fewlabel.training.optimizers import learning_rate, make_optimizer
+from fewlabel.training.sync_batchnorm import synchronise_batchnorm
 from fewlabel.types import JSON, Batch, FewlabelError, Schedule
 from fewlabel.views import ViewSettings, draw_views
 
-Precision = Literal["auto", "32", "bf16"]
-
-
-def channels_last(module: nn.Module) -> None:
-    """Lay convolution weights out channel by channel, the faster order on CPU and GPU; in place."""
-    untyped: Any = module  # torch's annotations of Module.to leave memory_format out
-    untyped.to(memory_format=torch.channels_last)
+COMPUTE = "compute.json"
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,9 @@ class Watch:
 
 @dataclass
 class FitResult:
-    """steps: optimizer steps that stand behind the weights (all runs together); seconds: of this run.
-    images_per_second: source images; waiting_seconds: gathering images and drawing views; history: metrics.jsonl.
+    """steps, seconds: of training that stand behind the weights, all runs together.
+    images_per_second, waiting_seconds (for images that were not ready): of this run. history: metrics.jsonl;
+    compute: number format and memory layout.
     """
 
     steps: int = 0
@@ -60,21 +57,9 @@ class FitResult:
     images_per_second: float = 0.0
     best_score: float | None = None
     best_step: int | None = None
-    precision: str = "32"
+    compute: Compute = field(default_factory=Compute)
     warnings: list[str] = field(default_factory=list)
     history: list[JSON] = field(default_factory=list)
-
-
-def choose_precision(size_px: int) -> str:
-    """ "bf16" where the processor computes in it and images are large enough to gain, else "32".
-
-    On processors with AVX-512 BF16, bf16 was measured to be slower than fp32 at small sizes.
-    """
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "32"
-    capability = torch.backends.cpu.get_cpu_capability()
-    has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported() and "AVX512" in capability
-    return "bf16" if has_bf16 and size_px >= 32 else "32"
 
 
 def fit(
@@ -86,7 +71,7 @@ def fit(
     out: Path | None = None,
     settings: JSON | None = None,
     watch: Watch | None = None,
-    precision: Precision = "auto",
+    compute: Compute | None = None,
     checkpoint_every: int = 200,
     log_every: int = 20,
     health_every: int = 100,
@@ -98,33 +83,79 @@ def fit(
     objective: a module with `encoder`, `view_count` and `loss(batch) -> scalar`.
     out: folder for checkpoints and metrics.jsonl; the same call again continues from there, and ends, on one CPU,
         with the same weights bit for bit. None = nothing is written.
+    compute: number format and memory layout; None = the fastest, by a short measurement (kept in compute.json), or for
+        runs of fewer than 100 steps the one that usually is.
     settings: what makes this run this run; a checkpoint made with other settings is refused.
     progress: text before the progress bar; "" = no bar.
     Raises FewlabelError for an impossible schedule, when loss or weights are no numbers any more (the last good
     checkpoint stays), for a checkpoint of another run, or on a full disk.
     """
-    _check_schedule(schedule)
-    chosen = choose_precision(views.size_px) if precision == "auto" else precision
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    # The plugin rather than the word "bf16-mixed", which has Fabric announce it on the terminal at every call.
-    plugins: list[Any] = [MixedPrecision("bf16-mixed", device)] if chosen == "bf16" else []
-    fabric = lightning_fabric.Fabric(devices=world if world > 1 else 1, plugins=plugins)
-    fabric.launch()
-    run = _Run(fabric, objective, data, views, schedule, out, settings or {}, FitResult(precision=chosen))
+    _check_schedule(schedule, views)
+    fabric = _launch()
     with torch.random.fork_rng(), _bar(progress, schedule.steps) as report:
+        chosen = compute or _choose_compute(fabric, objective, data, views, schedule, out)
+        run = _Run(fabric, objective, data, views, schedule, out, settings or {}, FitResult(compute=chosen))
         run.resume()
         run.train(watch, checkpoint_every, log_every, health_every, tensorboard, report)
     return run.result
 
 
-def _check_schedule(schedule: Schedule) -> None:
-    for what, number in (("steps", schedule.steps), ("batch_size", schedule.batch_size)):
+def _launch() -> lightning_fabric.Fabric:
+    """One process, or one of those that torchrun, SLURM or a Ray cluster has started."""
+    local, nodes = launched_processes()
+    fabric = lightning_fabric.Fabric(devices=local, num_nodes=nodes)
+    fabric.launch()
+    return fabric
+
+
+def _check_schedule(schedule: Schedule, views: ViewSettings) -> None:
+    numbers = {"steps": schedule.steps, "batch_size": schedule.batch_size}
+    numbers |= {"micro_batch": schedule.micro_batch} if schedule.micro_batch is not None else {}
+    for what, number in numbers.items():
         if number < 1:
             raise FewlabelError(f"The schedule's {what} is {number}: at least 1 is needed.")
     rate = schedule.learning_rate
     if not (np.isfinite(rate) and rate > 0):
         raise FewlabelError(f"The schedule's learning_rate is {rate}: a number above 0 is needed.")
+    start = schedule.start_size_px
+    if start is not None and not 8 <= start <= views.size_px:
+        raise FewlabelError(
+            f"The schedule's start_size_px is {start}: it must lie from 8 to the views' {views.size_px} px."
+        )
+
+
+_measured: dict[tuple[object, ...], Compute] = {}
+
+
+def _choose_compute(
+    fabric: lightning_fabric.Fabric,
+    objective: Any,
+    data: TrainingSet,
+    views: ViewSettings,
+    schedule: Schedule,
+    out: Path | None,
+) -> Compute:
+    """What an interrupted run used; else what is measured to be fastest; short runs take what usually is."""
+    kept = out / COMPUTE if out else None
+    if kept and kept.exists():
+        return Compute.from_json(json.loads(kept.read_text()))
+    if data.sources[0].ndim != 4:
+        chosen = Compute("32", False)
+    elif schedule.steps < WORTH_MEASURING:
+        chosen = usual_compute(fabric.device, views.size_px)
+    else:
+        count = int(np.clip(32 * (64 / views.size_px) ** 2, 4, min(32, schedule.batch_size, len(data))))
+        settings = getattr(objective.encoder, "settings", None)
+        key = (type(objective), settings, views.size_px, fabric.device.type, torch.get_num_threads())
+        if key not in _measured:  # every process measures, since a loss may need all of them
+            images = data.images(np.arange(count))
+            drawn = draw_views(images, views, objective.view_count, torch.Generator().manual_seed(0))
+            labels = None if data.labels is None else torch.from_numpy(data.labels[:count])
+            _measured[key] = measure_compute(objective, Batch(drawn, labels), fabric.device)
+        chosen = _measured[key] = fabric.broadcast(_measured[key])  # what the first process measured
+    if kept and fabric.is_global_zero:
+        write_text(kept, json.dumps(asdict(chosen)))
+    return chosen
 
 
 class _Run:
@@ -150,13 +181,31 @@ class _Run:
             "views": asdict(views),
             "images": len(data),
         }
-        if data.sources[0].ndim == 4:
-            channels_last(objective)
+        self.batch_size = min(schedule.batch_size, len(data))
+        if self.batch_size < fabric.world_size:
+            raise FewlabelError(
+                f"A batch of {self.batch_size} images cannot be shared by {fabric.world_size} processes: "
+                "raise the batch size or start fewer."
+            )
+        lay_out(objective, result.compute.channels_last)
+        synchronise_batchnorm(objective, fabric.device)
         self.optimizer = make_optimizer(objective, schedule)
         self.model: Any
         self.model, self.wrapped = fabric.setup(objective, self.optimizer)
-        self.model.mark_forward_method("loss")
+        for method in ("loss", "embed_views"):
+            if hasattr(objective, method):
+                self.model.mark_forward_method(method)
         self.step = 0
+        self.pieces_a_step = len(self._pieces(0))
+        if self.pieces_a_step > 1 and not hasattr(objective, "contrast"):
+            raise FewlabelError(
+                f"micro_batch is for objectives that contrast images with each other, and {type(objective).__name__} "
+                "does not: lower the batch size instead."
+            )
+
+    def _pieces(self, step: int) -> list[Piece]:
+        size_px = self.schedule.size_at(step, self.views.size_px)
+        return pieces_of(step, self.data, self.schedule, size_px)
 
     def resume(self) -> None:
         if self.out is None:
@@ -173,6 +222,7 @@ class _Run:
                     break
                 if row["step"] <= self.step:
                     self.result.history.append(row)
+                    self.result.seconds = row["seconds"]
         self._rewrite_metrics()
 
     def train(
@@ -188,11 +238,41 @@ class _Run:
         best = _Best(watch) if watch else None
         started, first = time.perf_counter(), self.step
         self.objective.train()
+        made = batches(
+            (piece for step in range(first, self.schedule.steps) for piece in self._pieces(step)),
+            self.data,
+            self.views,
+            self.objective.view_count,
+            self.schedule,
+            device=self.fabric.device,
+            channels_last=self.result.compute.channels_last,
+        )
+        with Ahead(made) as feeder:
+            self._train(feeder, started, best, checkpoint_every, log_every, health_every, writer, report)
+        if best:
+            best.restore(self.objective)
+            self.result.best_score, self.result.best_step = best.score, best.step
+        self.result.steps = self.step
+        if writer:
+            writer.close()
+
+    def _train(
+        self,
+        feeder: Ahead[Batch],
+        started: float,
+        best: _Best | None,
+        checkpoint_every: int,
+        log_every: int,
+        health_every: int,
+        writer: Any,
+        report: Callable[[int, str], None],
+    ) -> None:
+        first, before = self.step, self.result.seconds
         while self.step < self.schedule.steps:
-            loss = self._one_step()
+            loss = self._one_step(feeder)
             elapsed = time.perf_counter() - started
-            batch = min(self.schedule.batch_size, len(self.data))
-            self.result.images_per_second = batch * (self.step - first) / max(elapsed, 1e-9)
+            self.result.seconds = before + elapsed
+            self.result.images_per_second = self.batch_size * (self.step - first) / max(elapsed, 1e-9)
             report(self.step, f"loss {loss:.3f}  {self.result.images_per_second:.0f} images/s")
             last = self.step == self.schedule.steps
             if self.step % log_every == 0 or last:
@@ -201,30 +281,67 @@ class _Run:
                 self._save()
             if best and (self.step % best.watch.every == 0 or last) and best.stop(self.objective, self.step):
                 break
-        if best:
-            best.restore(self.objective)
-            self.result.best_score, self.result.best_step = best.score, best.step
-        self.result.steps = self.step
-        self.result.seconds = time.perf_counter() - started
-        if writer:
-            writer.close()
 
-    def _one_step(self) -> float:
-        torch.manual_seed(mix_seed("dropout", self.schedule.seed, self.step, self.fabric.global_rank))
+    def _one_step(self, feeder: Ahead[Batch]) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.schedule)
         waited = time.perf_counter()
-        batch = self._batch(self.step)
+        batches = [next(feeder) for _ in range(self.pieces_a_step)]
         self.result.waiting_seconds += time.perf_counter() - waited
-        with self.fabric.autocast():  # Fabric enters it by itself only where it wraps the module, as for DDP
+        self.wrapped.zero_grad(set_to_none=True)
+        value = self._backward(batches[0]) if len(batches) == 1 else self._backward_in_pieces(batches)
+        self.wrapped.step()
+        self.step += 1
+        return value
+
+    def _backward(self, batch: Batch) -> float:
+        self._seed_dropout(0)
+        with self._autocast():
             loss = self.model.loss(batch)
+        value = self._checked(loss)
+        self.fabric.backward(loss)
+        return value
+
+    def _backward_in_pieces(self, batches: list[Batch]) -> float:
+        """Gradient caching: embed all pieces, take the gradient of the whole loss by the embeddings, embed each piece
+        once more and send its share of that gradient back. Dropout repeats itself; batch-norm remembers once."""
+        remembered = [buffer.clone() for buffer in self.objective.buffers()]
+        embedded = []
+        with torch.no_grad(), self._autocast():
+            for number, batch in enumerate(batches):
+                self._seed_dropout(number)
+                embedded.append(self.objective.embed_views(batch))
+        for buffer, before in zip(self.objective.buffers(), remembered, strict=True):
+            buffer.copy_(before)
+        whole = [torch.cat(parts).float().requires_grad_() for parts in zip(*embedded, strict=True)]
+        loss = self.objective.contrast(*whole)
+        value = self._checked(loss)
+        gradients = torch.autograd.grad(loss, whole)
+        first = 0
+        for number, batch in enumerate(batches):
+            last = first + len(batch.views[0])
+            self._seed_dropout(number)
+            alone = self.fabric.world_size == 1 or number == len(batches) - 1
+            with nullcontext() if alone else self.fabric.no_backward_sync(self.model), self._autocast():
+                again = self.model.embed_views(batch)
+                surrogate = sum(
+                    (z.float() * g[first:last]).sum() for z, g in zip(again, gradients, strict=True)
+                )
+                self.fabric.backward(surrogate)
+            first = last
+        return value
+
+    def _seed_dropout(self, piece: int) -> None:
+        torch.manual_seed(mix_seed("dropout", self.schedule.seed, self.step, self.fabric.global_rank, piece))
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = self.result.compute.precision == "bf16"
+        return torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=bf16)
+
+    def _checked(self, loss: torch.Tensor) -> float:
         value = float(loss.detach())
         if not np.isfinite(value):
             self._stop(f"The loss became {value} at step {self.step + 1}")
-        self.wrapped.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        self.wrapped.step()
-        self.step += 1
         return value
 
     def _save(self) -> None:
@@ -240,22 +357,10 @@ class _Run:
             f"{what}: lower the learning rate (now {self.schedule.learning_rate:g}) or raise the warm-up.{kept}"
         )
 
-    def _batch(self, step: int) -> Batch:
-        indices = self.data.batch_indices(step, self.schedule.batch_size, self.schedule.seed)
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        indices = indices[rank::world]
-        generator = torch.Generator().manual_seed(mix_seed("views", self.schedule.seed, step, rank))
-        images = self.fabric.to_device(self.data.images(indices))
-        views = draw_views(images, self.views, self.objective.view_count, generator)
-        if views[0].dim() == 4:
-            views = tuple(view.contiguous(memory_format=torch.channels_last) for view in views)
-        labels = None
-        if self.data.labels is not None:
-            labels = self.fabric.to_device(torch.from_numpy(self.data.labels[indices]))
-        return Batch(views=views, labels=labels)
-
     def _log(self, loss: float, health_every: int, writer: Any, last: bool) -> None:
-        row: JSON = {"step": self.step, "loss": loss, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        rate = self.optimizer.param_groups[0]["lr"]
+        row: JSON = {"step": self.step, "loss": loss, "learning_rate": rate}
+        row["seconds"] = round(self.result.seconds, 3)
         if hasattr(self.objective, "embed") and (self.step % health_every == 0 or last):
             health = self._health()
             row.update({k: round(v, 5) for k, v in asdict(health).items()})
@@ -275,7 +380,7 @@ class _Run:
         count = min(256, len(self.data))
         indices = np.linspace(0, len(self.data) - 1, count).astype(np.int64)
         generator = torch.Generator().manual_seed(mix_seed("health", self.schedule.seed))
-        images = self.fabric.to_device(self.data.images(np.unique(indices)))
+        images = self.data.images(np.unique(indices)).to(self.fabric.device)
         first, second = draw_views(images, self.views, 2, generator)
         self.objective.eval()
         health = measure_health(
@@ -286,10 +391,8 @@ class _Run:
 
     def _rewrite_metrics(self) -> None:
         if self.out and self.fabric.is_global_zero:
-            self.out.mkdir(parents=True, exist_ok=True)
-            temporary = self.out / "metrics.jsonl.part"
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.result.history))
-            replace_file(temporary, self.out / "metrics.jsonl")
+            rows = (json.dumps(row) + "\n" for row in self.result.history)
+            write_text(self.out / "metrics.jsonl", "".join(rows))
 
     def _tensorboard(self) -> Any:
         try:

@@ -26,11 +26,11 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
     groups = [group for group in groups if group["params"]]
     lr = schedule.learning_rate
     if schedule.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9)
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9, fused=True)
     if schedule.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=lr)
+        return torch.optim.Adam(groups, lr=lr, fused=True)
     if schedule.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=lr)
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
     if schedule.optimizer == "lars":
         ensure_torchvision()
         from timm.optim.lars import Lars
