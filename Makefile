@@ -23,7 +23,8 @@ demo/run/report.html: $(READY) $(SOURCES)
 	@rm -rf demo
 	$(BIN)/fewlabel phantoms demo/images --count 1500 --size 32 --difficulty easy
 	$(BIN)/fewlabel import demo/images --labels demo/images/labels.csv --patient-column "Patient ID" --to demo/chest
-	$(BIN)/fewlabel learn demo/chest --target opacity --out demo/run --size 32 --steps 200 --budgets 5,10,25,50 --seeds 2
+	$(BIN)/fewlabel learn demo/chest --target reticulation --out demo/run --size 32 --steps 300 --batch-size 64 \
+		--budgets 5,10,25,50 --headline-budget 10 --seeds 2
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal

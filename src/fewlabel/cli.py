@@ -39,6 +39,20 @@ Size = Annotated[
 ]
 Steps = Annotated[int, typer.Option(help="Pretraining steps.")]
 BatchSize = Annotated[int, typer.Option(help="Images in a step; two views are made of each.")]
+MicroBatch = Annotated[
+    int | None,
+    typer.Option(
+        help="Take a step's images in pieces of this many: less memory, the same loss, one more forward pass."
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="Work on the Ray cluster at this address; its machines must see the same files."),
+]
+StartSize = Annotated[
+    int | None,
+    typer.Option(help="Views begin at this size in pixels and grow to --size; full size by default."),
+]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
 Optimizer = Annotated[str, typer.Option(help="adamw, adam, sgd or lars.")]
 Temperature = Annotated[float, typer.Option(help="Temperature of NT-Xent.")]
@@ -55,6 +69,10 @@ Where = Annotated[
 ]
 Budgets = Annotated[
     str | None, typer.Option(help="Numbers of labels, such as 10,50,250; all labels are added.")
+]
+HeadlineBudget = Annotated[
+    int,
+    typer.Option(help="The report's first sentence is about the budget nearest to this; fix it beforehand."),
 ]
 Seeds = Annotated[int, typer.Option(help="How often labels are drawn and networks initialised.")]
 ValidationLabels = Annotated[
@@ -87,6 +105,7 @@ def import_(
         str, typer.Option(help='What "A|B" columns say of C: negative, or "not mentioned".')
     ] = "negative",
     workers: Annotated[int | None, typer.Option(help="Processes; all cores by default.")] = None,
+    cluster: Cluster = None,
 ) -> None:
     """Read images (and labels) of any kind into a collection."""
     from fewlabel.collection import import_images
@@ -109,6 +128,7 @@ def import_(
             slices=slices,
             unlisted="negative" if unlisted == "negative" else "not mentioned",
             workers=workers,
+            cluster=cluster,
             progress=progress,
         )
     print(summary)
@@ -124,6 +144,7 @@ def learn(
     ] = None,
     where: Where = None,
     budgets: Budgets = None,
+    headline_budget: HeadlineBudget = 50,
     seeds: Seeds = 5,
     pretraining_seeds: Annotated[int, typer.Option(help="How many encoders to pretrain.")] = 1,
     validation_labels: ValidationLabels = None,
@@ -133,6 +154,8 @@ def learn(
     size: Size = 64,
     steps: Steps = 1000,
     batch_size: BatchSize = 256,
+    micro_batch: MicroBatch = None,
+    start_size: StartSize = None,
     learning_rate: Rate = 1e-3,
     optimizer: Optimizer = "adamw",
     temperature: Temperature = 0.2,
@@ -152,6 +175,8 @@ def learn(
         size_px=size,
         steps=steps,
         batch_size=batch_size,
+        micro_batch=micro_batch,
+        start_size_px=start_size,
         learning_rate=learning_rate,
         optimizer=optimizer,
         temperature=temperature,
@@ -160,7 +185,9 @@ def learn(
         loss=loss,
         seed=seed,
     )
-    evaluation = _evaluate_settings(target, where, budgets, seeds, validation_labels, no_supervised)
+    evaluation = _evaluate_settings(
+        target, where, budgets, headline_budget, seeds, validation_labels, no_supervised
+    )
     with _progress("evaluating") as progress:
         learned = pipeline.learn(
             collection,
@@ -187,6 +214,8 @@ def pretrain(
     size: Size = 64,
     steps: Steps = 1000,
     batch_size: BatchSize = 256,
+    micro_batch: MicroBatch = None,
+    start_size: StartSize = None,
     learning_rate: Rate = 1e-3,
     optimizer: Optimizer = "adamw",
     temperature: Temperature = 0.2,
@@ -196,10 +225,13 @@ def pretrain(
     seed: Seed = 0,
     drop_leaks: DropLeaks = False,
     tensorboard: TensorBoard = False,
+    cluster: Cluster = None,
+    processes: Annotated[int, typer.Option(help="With --cluster: processes that train together.")] = 1,
 ) -> None:
     """Pretrain an encoder without labels; test patients are held out of every collection."""
     from fewlabel import pipeline
     from fewlabel.collection import Collection
+    from fewlabel.processes import launched_rank
 
     settings = _pretrain_settings(
         encoder=encoder,
@@ -207,6 +239,8 @@ def pretrain(
         size_px=size,
         steps=steps,
         batch_size=batch_size,
+        micro_batch=micro_batch,
+        start_size_px=start_size,
         learning_rate=learning_rate,
         optimizer=optimizer,
         temperature=temperature,
@@ -215,14 +249,22 @@ def pretrain(
         loss=loss,
         seed=seed,
     )
-    pretrained = pipeline.pretrain(
-        [Collection.open(path) for path in collections],
-        out,
-        settings,
-        drop=drop_leaks,
-        tensorboard=tensorboard,
-        progress=_is_terminal(),
-    )
+    opened = [Collection.open(path) for path in collections]
+    if cluster:
+        pretrained = pipeline.pretrain_on_cluster(
+            opened, out, settings, address=cluster, processes=processes, drop=drop_leaks
+        )
+    else:
+        pretrained = pipeline.pretrain(
+            opened,
+            out,
+            settings,
+            drop=drop_leaks,
+            tensorboard=tensorboard,
+            progress=_is_terminal() and launched_rank() == 0,
+        )
+    if launched_rank() != 0:
+        return
     for warning in pretrained.fit.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{pretrained.fit.steps} steps on {pretrained.images} images: {out / 'encoder.safetensors'}")
@@ -236,6 +278,7 @@ def evaluate(
     out: Out,
     where: Where = None,
     budgets: Budgets = None,
+    headline_budget: HeadlineBudget = 50,
     seeds: Seeds = 5,
     validation_labels: ValidationLabels = None,
     no_supervised: NoSupervised = False,
@@ -244,7 +287,9 @@ def evaluate(
     """Evaluate a pretrained encoder on a target, against its baselines, and write report.html."""
     from fewlabel import pipeline
 
-    settings = _evaluate_settings(target, where, budgets, seeds, validation_labels, no_supervised)
+    settings = _evaluate_settings(
+        target, where, budgets, headline_budget, seeds, validation_labels, no_supervised
+    )
     with _progress("evaluating") as progress:
         learned = pipeline.evaluate(
             collection, target, model, out, evaluation=settings, drop_leaks=drop_leaks, progress=progress
@@ -316,6 +361,7 @@ def _evaluate_settings(
     target: str,
     where: str | None,
     budgets: str | None,
+    headline_budget: int,
     seeds: int,
     validation_labels: int | None,
     no_supervised: bool,
@@ -332,7 +378,13 @@ def _evaluate_settings(
             f"--budgets is {budgets!r}: give whole numbers with commas between, such as 10,50,250."
         ) from None
     return EvaluateSettings(
-        target, where, numbers, seeds, validation_labels=validation_labels, supervised=not no_supervised
+        target,
+        where,
+        numbers,
+        seeds,
+        headline_budget=headline_budget,
+        validation_labels=validation_labels,
+        supervised=not no_supervised,
     )
 
 

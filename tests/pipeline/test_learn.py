@@ -434,3 +434,14 @@ def test_a_damaged_run(name: str, run: Learned, chest: Collection, tmp_path: Pat
     (tmp_path / name).write_text('{"half": ')
     with pytest.raises(FewlabelError, match=f"{name} cannot be read .* damaged"):
         learn(chest, "opacity", tmp_path, pretraining=TINY, evaluation=QUICK)
+
+
+def test_growing_views_need_a_network_that_takes_any_size() -> None:
+    with pytest.raises(FewlabelError, match="one size only"):
+        PretrainSettings("vit_tiny_patch16_224", start_size_px=32)
+
+
+def test_learn_is_one_process(chest: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(FewlabelError, match="only pretraining is shared out"):
+        learn(chest, "opacity", tmp_path / "run", pretraining=TINY, evaluation=QUICK)

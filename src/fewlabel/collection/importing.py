@@ -28,7 +28,7 @@ from fewlabel.collection.matching import could_match, match_rows
 from fewlabel.collection.store import CASES, LOCK, STAGING, is_disk_full, locked, read_thumbnails
 from fewlabel.collection.summary import ImportSummary, facts_of, nothing_found, nothing_read
 from fewlabel.collection.tables import State, commit, fingerprints, open_cases, read_state
-from fewlabel.collection.workers import disk_full, read_chunks
+from fewlabel.collection.workers import disk_full, read_chunks, read_chunks_on_cluster
 from fewlabel.types import JSON, FewlabelError, ProgressCallback
 
 MEDMNIST = "medmnist:"
@@ -51,6 +51,7 @@ def import_images(
     slices: bool = False,
     unlisted: Unlisted = "negative",
     workers: int | None = None,
+    cluster: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> ImportSummary:
     """Read all images of `source` into the collection in the folder `to`, or add to it what is new.
@@ -61,7 +62,8 @@ def import_images(
         named.
     max_side_px: images with a longer side are area-resampled to it. slices: volumes become single slices.
     unlisted: what a cell such as "Edema|Effusion" says of the labels that it does not list.
-    workers: processes that read; None = one for each core.
+    workers: processes that read; None = one for each core. cluster: address of a Ray cluster whose machines read
+        instead; they must see `source` and `to` under the same paths.
 
     Sources that were imported before and have not changed are not read again. Files that cannot be read are
     listed in quarantine.csv. The same call after a kill, a full disk or Ctrl-C goes on where it stopped and
@@ -81,8 +83,11 @@ def import_images(
             f"max_side_px is {max_side_px} (at least 8) and workers is {workers} (at least 1)"
         )
     root = Path(to)
+    if cluster:  # the machines of a cluster have other working folders
+        root = root.absolute()
+        source = source if str(source).startswith(MEDMNIST) else Path(source).absolute()
     made = _checked_places(source, root)
-    run = _Import(root, max_side_px, slices, workers or len(os.sched_getaffinity(0)), progress)
+    run = _Import(root, max_side_px, slices, workers or len(os.sched_getaffinity(0)), cluster, progress)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locked(root):
@@ -119,6 +124,7 @@ class _Import:
     max_side_px: int
     slices: bool
     workers: int
+    cluster: str | None
     progress: ProgressCallback | None
 
     def run(
@@ -193,7 +199,10 @@ class _Import:
             if self.progress:
                 self.progress(begun, len(plan.new), "reading images")
 
-        read_chunks(pending, workers=self.workers, on_source=on_source)
+        if self.cluster:
+            read_chunks_on_cluster(pending, self.cluster, on_source=on_source)
+        else:
+            read_chunks(pending, workers=self.workers, on_source=on_source)
         rows: list[JSON] = []
         quarantine = plan.kept_quarantine + [
             {"root": plan.where, "name": r.name, "reason": r.reason, "stamp": "", "again": True}

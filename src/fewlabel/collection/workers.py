@@ -20,6 +20,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO
 
+from fewlabel.cluster import map_on_cluster
 from fewlabel.collection.chunks import Chunk, read_chunk
 from fewlabel.collection.store import is_disk_full
 from fewlabel.types import FewlabelError
@@ -52,6 +53,18 @@ def read_chunks(chunks: Sequence[Chunk], *, workers: int, on_source: OnSource) -
     for future in futures:
         if not future.cancelled():
             future.result()
+
+
+def read_chunks_on_cluster(chunks: Sequence[Chunk], address: str, *, on_source: OnSource) -> None:
+    """As `read_chunks`, each chunk as a task of the Ray cluster at `address`, which writes into the same folder."""
+    for place, _ in map_on_cluster(address, _read_one, chunks):
+        for _ in chunks[place].sources:
+            on_source()
+
+
+def _read_one(chunk: Chunk) -> None:
+    """In a worker process of its own, so that a decoder that crashes does not take the cluster's process with it."""
+    read_chunks([chunk], workers=2, on_source=lambda: None)
 
 
 def disk_full(root: Path) -> FewlabelError:

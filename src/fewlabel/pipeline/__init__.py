@@ -3,7 +3,7 @@
 from fewlabel.pipeline.evaluating import EvaluateSettings
 from fewlabel.pipeline.learning import Learned, evaluate, learn
 from fewlabel.pipeline.predicting import Predictions, load_classifier, predict
-from fewlabel.pipeline.pretraining import Pretrained, PretrainSettings, pretrain
+from fewlabel.pipeline.pretraining import Pretrained, PretrainSettings, pretrain, pretrain_on_cluster
 
 __all__ = [
     "EvaluateSettings",
@@ -16,4 +16,5 @@ __all__ = [
     "load_classifier",
     "predict",
     "pretrain",
+    "pretrain_on_cluster",
 ]

@@ -118,18 +118,8 @@ def encoder_features(task: Task, encoders: Sequence[Encoder]) -> Callable[[int],
 
 
 def random_features(task: Task) -> Callable[[int], np.ndarray]:
-    """Features by the same network with random weights, another draw for each seed.
-
-    Networks often start with the last scale of each residual block at 0, which is good for training and silences most
-    of a network that is never trained; a control must be as strong as it can be, so these are set to 1.
-    """
-
-    def awake(seed: int) -> Encoder:
-        encoder = random_encoder(task.encoder_settings, seed)
-        _wake_residual_blocks(encoder)
-        return encoder
-
-    return _taken_once(task, awake)
+    """Features by the same network with random weights, another draw for each seed."""
+    return _taken_once(task, lambda seed: random_encoder(task.encoder_settings, seed))
 
 
 def _taken_once(task: Task, encoder_of: Callable[[int], Encoder]) -> Callable[[int], np.ndarray]:
@@ -148,13 +138,6 @@ def _taken_once(task: Task, encoder_of: Callable[[int], Encoder]) -> Callable[[i
         return taken[key]
 
     return features
-
-
-@torch.no_grad()
-def _wake_residual_blocks(encoder: Encoder) -> None:
-    for module in encoder.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.weight is not None and not module.weight.any():
-            module.weight.fill_(1.0)
 
 
 def random_encoder(settings: EncoderSettings, seed: int) -> Encoder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from fewlabel.pipeline.pretraining import (
     Pretrained,
     PretrainSettings,
     check_range,
+    kept_fit,
     pretrain,
     resolve_settings,
     separate_from_pretraining,
@@ -26,16 +26,15 @@ from fewlabel.pipeline.results import build_results
 from fewlabel.pipeline.runs import (
     ENCODER,
     load_encoder,
-    read_history,
     read_json,
     read_split,
     versions,
     write_json,
     write_split,
 )
+from fewlabel.processes import launched_processes
 from fewlabel.report import write_report
 from fewlabel.splits import Split
-from fewlabel.training import FitResult
 from fewlabel.types import JSON, FewlabelError, ProgressCallback
 
 
@@ -70,6 +69,11 @@ def learn(
     The same call continues an interrupted run. Raises FewlabelError, one sentence, for every mistake of the user.
     """
     check_range("pretraining_seeds", pretraining_seeds, 1)
+    if launched_processes() != (1, 1):
+        raise FewlabelError(
+            "learn was started as several processes, and only pretraining is shared out: start fewlabel pretrain so, "
+            "then fewlabel evaluate as one process."
+        )
     out, main = Path(out), _open(collection)
     others = [_open(other) for other in pretrain_on]
     settings = replace(evaluation or EvaluateSettings(target), target=target)
@@ -93,7 +97,7 @@ def learn(
     finished = _begin(out, run)
     if finished:
         return finished
-    started, encoders = time.perf_counter(), []
+    encoders = []
     for seed in range(pretraining_seeds):
         folder = out / "pretrain" / f"seed-{seed}"
         seeded = replace(chosen, seed=chosen.seed + seed)
@@ -109,7 +113,7 @@ def learn(
             )
         )
     write_split(out / "split.csv", [main, *others], encoders[0].splits)
-    return _finish(main, encoders, settings, out, run, time.perf_counter() - started, progress)
+    return _finish(main, encoders, settings, out, run, progress)
 
 
 def evaluate(
@@ -145,7 +149,7 @@ def evaluate(
     if finished:
         return finished
     write_split(out / "split.csv", [main], encoders[0].splits)
-    return _finish(main, encoders, settings, out, run, 0.0, progress)
+    return _finish(main, encoders, settings, out, run, progress)
 
 
 def _open(collection: Collection | str | Path) -> Collection:
@@ -203,13 +207,13 @@ def _flat(content: JSON, prefix: str = "") -> JSON:
 def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings, drop: bool) -> Pretrained:
     made = read_json(folder / "pretrain.json", "fewlabel pretrain")
     chosen = PretrainSettings(**made["settings"])
-    split, warnings = read_split(folder / "split.csv", main), list(made["warnings"])
+    split, done = read_split(folder / "split.csv", main), kept_fit(folder)
     if split is None:
         wanted = main.target(settings.target)
         strata = None if wanted.kind == "number" else wanted.values
         split = split_of(main, seed=chosen.seed, strata=strata, drop=drop)
         split, found = separate_from_pretraining(folder, main, split, drop)
-        warnings += found
+        done.warnings += found
     elif len(split.test) == 0:
         raise FewlabelError(
             f"{folder} was pretrained on every image of {main.name}: no image is left to test on. Use fewlabel learn, "
@@ -221,7 +225,7 @@ def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings,
         chosen,
         int(made["store_px"]),
         [split],
-        FitResult(steps=int(made["steps"]), warnings=warnings, history=read_history(folder)),
+        done,
         int(made["images"]),
     )
 
@@ -232,11 +236,11 @@ def _finish(
     settings: EvaluateSettings,
     out: Path,
     run: JSON,
-    pretrain_seconds: float,
     progress: ProgressCallback | None,
 ) -> Learned:
     evaluated = evaluate_encoders(main, encoders, settings, folder=out, progress=progress)
     results = build_results(main, encoders, evaluated, settings, out)
+    pretrain_seconds = sum(encoder.fit.seconds for encoder in encoders)
     results["seconds"] = {
         "pretrain": pretrain_seconds,
         "evaluate": evaluated.seconds,
@@ -244,7 +248,8 @@ def _finish(
     }
     results["versions"] = versions()
     results["settings"] = run
-    write_json(out / "run.json", {**run, "versions": results["versions"]})
+    compute = [asdict(encoder.fit.compute) for encoder in encoders]
+    write_json(out / "run.json", {**run, "versions": results["versions"], "compute": compute})
     _save_model(encoders[0], evaluated, out, main)
     write_json(out / "results.json", results)
     return _learned(out, read_json(out / "results.json", "fewlabel learn"))

@@ -12,8 +12,10 @@ from typing import Literal
 import numpy as np
 import torch
 
+from fewlabel.cluster import train_on_cluster
 from fewlabel.collection import Collection, find_duplicates
 from fewlabel.networks import Encoder, EncoderSettings
+from fewlabel.networks.encoders import has_fixed_size
 from fewlabel.objectives import SimCLR, info_nce, nt_xent
 from fewlabel.pipeline.runs import (
     ENCODER,
@@ -25,6 +27,7 @@ from fewlabel.pipeline.runs import (
     write_json,
     write_split,
 )
+from fewlabel.processes import launched_rank, world_size
 from fewlabel.splits import (
     Leak,
     Split,
@@ -35,7 +38,7 @@ from fewlabel.splits import (
     linked_groups,
     official_split,
 )
-from fewlabel.training import FitResult, TrainingSet, fit, mix_seed, replace_file
+from fewlabel.training import Compute, FitResult, TrainingSet, fit, mix_seed, replace_file
 from fewlabel.types import JSON, FewlabelError, Schedule
 from fewlabel.views import ViewSettings, medical_views, simclr_views
 
@@ -51,7 +54,8 @@ class PretrainSettings:
     PneumoniaMNIST (28 px) 64 px gave better validation figures than 28.
     channels: None = 3 if most images have colour, else 1.
     views: "medical" or the paper's "simclr"; flips: left-right flips among the medical views.
-    schedule: None = 1000 steps of 256 images (or all there are), AdamW with peak rate 1e-3, warm-up over 5 %.
+    steps of batch_size images (or all there are); AdamW with peak rate 1e-3; warm-up over 5 % of the steps.
+    micro_batch, start_size_px: see `Schedule`.
     """
 
     encoder: str = "resnet18"
@@ -70,6 +74,8 @@ class PretrainSettings:
     weight_decay: float = 1e-4
     optimizer: Literal["sgd", "adam", "adamw", "lars"] = "adamw"
     seed: int = 0
+    micro_batch: int | None = None
+    start_size_px: int | None = None
 
     def __post_init__(self) -> None:
         check_range("steps", self.steps, 1)
@@ -77,6 +83,13 @@ class PretrainSettings:
         check_range("size_px", self.size_px, 8)
         check_range("head_layers", self.head_layers, 1)
         check_range("seed", self.seed, 0, 2**32 - 1)
+        check_range("micro_batch", self.micro_batch, 1)
+        check_range("start_size_px", self.start_size_px, 8, self.size_px)
+        if self.start_size_px is not None and has_fixed_size(self.encoder):
+            raise FewlabelError(
+                f"{self.encoder} takes images of one size only, and views were to grow from {self.start_size_px} px: "
+                "leave start_size_px out, or choose a convolutional network."
+            )
         for name, number in (("learning_rate", self.learning_rate), ("temperature", self.temperature)):
             if not (math.isfinite(number) and number > 0):
                 raise FewlabelError(f"{name} is {number:g}: a number above 0 is needed.")
@@ -92,6 +105,8 @@ class PretrainSettings:
             weight_decay=self.weight_decay,
             optimizer=self.optimizer,
             seed=self.seed,
+            micro_batch=self.micro_batch,
+            start_size_px=self.start_size_px,
         )
 
     @property
@@ -205,18 +220,13 @@ def pretrain(
     store_px = store_size(settings.size_px, collections)
     images = sum(len(split.train) for split in splits)
     if (out / ENCODER).exists() and _is_complete(out, settings, collections):
-        warnings = read_json(out / "pretrain.json", "fewlabel pretrain")["warnings"]
-        done = FitResult(steps=settings.steps, warnings=warnings, history=read_history(out))
-        return Pretrained(load_encoder(out / ENCODER), settings, store_px, splits, done, images)
+        return Pretrained(load_encoder(out / ENCODER), settings, store_px, splits, kept_fit(out), images)
     objective = _objective(settings)
-    data = TrainingSet(
-        tuple(
-            collection.square(store_px, channels=int(settings.channels or 1)) for collection in collections
-        ),
-        tuple(split.train for split in splits),
-    )
-    write_split(out / "split.csv", collections, splits)
-    write_thumbnails(out / THUMBNAILS, collections, splits)
+    data = TrainingSet(_stores(collections, settings), tuple(split.train for split in splits))
+    first = launched_rank() == 0
+    if first:
+        write_split(out / "split.csv", collections, splits)
+        write_thumbnails(out / THUMBNAILS, collections, splits)
     result = fit(
         objective,
         data,
@@ -228,6 +238,8 @@ def pretrain(
         progress="pretraining" if progress else "",
     )
     encoder = objective.encoder.eval()
+    if not first:
+        return Pretrained(encoder, settings, store_px, splits, result, images)
     save_encoder(encoder, out / ENCODER)
     write_json(
         out / "pretrain.json",
@@ -237,11 +249,64 @@ def pretrain(
             "store_px": store_px,
             "images": images,
             "steps": result.steps,
+            "seconds": result.seconds,
             "images_per_second": result.images_per_second,
+            "compute": asdict(result.compute),
+            "processes": world_size(),
             "warnings": result.warnings,
         },
     )
     return Pretrained(encoder, settings, store_px, splits, result, images)
+
+
+def _stores(collections: Sequence[Collection], settings: PretrainSettings) -> tuple[np.ndarray, ...]:
+    """The images (N, C, S, S) that views are drawn from; only for resolved settings."""
+    assert settings.channels is not None
+    side_px = store_size(settings.size_px, collections)
+    return tuple(collection.square(side_px, channels=settings.channels) for collection in collections)
+
+
+def pretrain_on_cluster(
+    collections: Sequence[Collection],
+    out: Path,
+    settings: PretrainSettings | None = None,
+    *,
+    address: str,
+    processes: int,
+    drop: bool = False,
+) -> Pretrained:
+    """As `pretrain`, by `processes` processes of the Ray cluster at `address`, one for each core or GPU.
+
+    Collections and `out` must be seen by all machines under the same paths. When a process or a machine dies, training
+    goes on from the last checkpoint.
+    """
+    settings = resolve_settings(settings or PretrainSettings(), collections)
+    out = out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [str(collection.path.absolute()) for collection in collections]
+    _stores(collections, settings)  # made here once; otherwise every process would make them
+    told = {"collections": paths, "out": str(out), "settings": asdict(settings), "drop": drop}
+    train_on_cluster(address, _pretrain_as_told, told, processes=processes, folder=out)
+    return pretrain(collections, out, settings, drop=drop)
+
+
+def _pretrain_as_told(told: JSON) -> None:
+    """One process of the cluster."""
+    collections = [Collection.open(Path(path)) for path in told["collections"]]
+    pretrain(collections, Path(told["out"]), PretrainSettings(**told["settings"]), drop=told["drop"])
+
+
+def kept_fit(folder: Path) -> FitResult:
+    """How the training went whose pretrain.json lies in `folder`."""
+    made = read_json(folder / "pretrain.json", "fewlabel pretrain")
+    return FitResult(
+        steps=int(made["steps"]),
+        seconds=float(made["seconds"]),
+        images_per_second=float(made["images_per_second"]),
+        compute=Compute.from_json(made["compute"]),
+        warnings=list(made["warnings"]),
+        history=read_history(folder),
+    )
 
 
 _LOSSES: dict[LossName, Callable[..., torch.Tensor]] = {"nt-xent": nt_xent, "info-nce": info_nce}

@@ -17,7 +17,7 @@ import torch
 from fewlabel.collection import Collection
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.splits import PARTS, Split
-from fewlabel.training import channels_last, load_tensors, replace_file, save_tensors
+from fewlabel.training import channels_last, load_tensors, replace_file, save_tensors, write_text
 from fewlabel.types import JSON, FewlabelError
 
 ENCODER = "encoder.safetensors"
@@ -26,16 +26,7 @@ _LIBRARIES = ("fewlabel", "torch", "timm", "lightning-fabric", "numpy", "scikit-
 
 def write_json(path: Path, content: JSON) -> None:
     """Write JSON atomically; NaN and infinities become null, since JSON has none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
-        replace_file(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise FewlabelError(
-            f"{path} could not be written ({error}): free some space or choose another --out."
-        ) from error
+    write_text(path, json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
 
 
 def _plain(value: object) -> object:
