@@ -52,7 +52,8 @@ def aurocs(
         outputs = [fitted.logits(x[part]) for part in (val, test)]
     else:
         plain = LogisticRegression(C=1.0, max_iter=500).fit(scaling(x[chosen]), y[chosen])
-        outputs = [plain.predict_log_proba(scaling(x[part])) for part in (val, test)]
+        margins = [plain.decision_function(scaling(x[part])) for part in (val, test)]
+        outputs = [np.stack([np.zeros_like(margin), margin], axis=1) for margin in margins]
     on_val, on_test = (
         validation_score("binary", y[part], o) for part, o in zip((val, test), outputs, strict=True)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -45,17 +46,20 @@ def machine_facts() -> JSON:
 
 
 class PeakMemory:
-    """The highest sum of resident memory of this process and its children, sampled every 20 ms; GPU memory too.
+    """The highest sum of resident memory of this process and its children; GPU memory too.
 
-    Pages that processes share are counted once for each of them, so the sum is an upper bound.
+    Sampled on entering, every 5 ms, and on leaving. The kernel's own high-water mark is not used: some sandboxes
+    report 0. Pages that processes share are counted once for each of them, so the sum is an upper bound.
     """
 
     def __init__(self) -> None:
-        self.peak_mib = 0.0
+        self.start_mib = self.peak_mib = 0.0
+        self._me = psutil.Process()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> PeakMemory:
+        self.start_mib = self.peak_mib = self._resident_mib()
         self._thread.start()
         return self
 
@@ -65,16 +69,18 @@ class PeakMemory:
         self._stop.set()
         self._thread.join()
 
+    def _resident_mib(self) -> float:
+        total = 0
+        for process in [self._me, *self._me.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+        return total / 2**20
+
     def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(0.02):
-            total = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            self.peak_mib = max(self.peak_mib, total / 2**20)
+        ends = False
+        while not ends:
+            ends = self._stop.wait(0.005)
+            self.peak_mib = max(self.peak_mib, self._resident_mib())
 
     def facts(self) -> JSON:
         """peak_memory_mib, and peak_gpu_memory_mib where there is a GPU."""

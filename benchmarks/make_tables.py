@@ -10,15 +10,23 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from main_job import JOBS
+from performance_page import (
+    PARTS,
+    as_svg,
+    contrast_figure,
+    json_digest,
+    markdown_table,
+    performance,
+    pyplot_for_svg,
+)
 
 from fewlabel.report.style import LIGHT, looks
 from fewlabel.report.words import count, interval, number, p_value, signed
@@ -26,6 +34,7 @@ from fewlabel.types import JSON, FewlabelError
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURE = "docs/figures/label-efficiency.svg"
+CONTRAST_FIGURE = "docs/figures/contrast.svg"
 SHOWN_FIRST = "pneumoniamnist"
 NOT_MEASURED = "not measured"
 ARMS = {
@@ -119,13 +128,6 @@ def read_results(folder: Path) -> dict[str, Result]:
     return found
 
 
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    header = list(header)
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
 def first_screen(results: dict[str, Result]) -> str:
     """One result in words, with its picture."""
     result = results[SHOWN_FIRST]
@@ -166,7 +168,7 @@ def summary(results: dict[str, Result]) -> str:
                 ]
             )
     saved = [f"- `{result.name}`: {result.saved()}" for result in results.values() if result.measured]
-    return "\n\n".join([table(header, rows), *(["\n".join(saved)] if saved else [])])
+    return "\n\n".join([markdown_table(header, rows), *(["\n".join(saved)] if saved else [])])
 
 
 def objectives(results: dict[str, Result]) -> str:
@@ -187,7 +189,9 @@ def objectives(results: dict[str, Result]) -> str:
                     other,
                 )
             )
-    return table(["Objective", "Paper", "PneumoniaMNIST, few labels", "PneumoniaMNIST, all labels"], rows)
+    return markdown_table(
+        ["Objective", "Paper", "PneumoniaMNIST, few labels", "PneumoniaMNIST, all labels"], rows
+    )
 
 
 def objective_row(name: str, paper: str, result: Result | None, arm: str = "simclr") -> list[str]:
@@ -218,12 +222,41 @@ def over_steps(content: JSON) -> str:
                     cells.setdefault(row["step"], []).append(f"{row['val']:.3f} / {row['test']:.3f}")
         parts += [
             f"**{variant}**",
-            table(header, [[count(step), *line] for step, line in sorted(cells.items())]),
+            markdown_table(header, [[count(step), *line] for step, line in sorted(cells.items())]),
         ]
     return "\n\n".join(parts)
 
 
-def page(results: dict[str, Result], steps: JSON | None = None) -> str:
+def initial_weights(content: JSON) -> str:
+    """Residual blocks that start closed or open: what `initial_weights.py` measured."""
+    rows = content["rows"]
+    lines = []
+    for steps, start in sorted({(row["steps"], row["start"]) for row in rows}):
+        found = [row for row in rows if (row["steps"], row["start"]) == (steps, start)]
+        cells = [
+            " / ".join(f"{row[key]:.{digits}f}" for row in found)
+            for key, digits in (("loss", 2), ("auroc_few", 3), ("auroc_all", 3))
+        ]
+        lines.append([count(steps), start, *cells])
+    header = [
+        "Steps",
+        "Blocks start",
+        "Loss at the end",
+        f"AUROC, {content['few']} labels",
+        "AUROC, all labels",
+    ]
+    about = f"{content['about']}; one figure a seed. Made by `python benchmarks/initial_weights.py`."
+    return "\n\n".join(["## Initial weights", about, markdown_table(header, lines)])
+
+
+FURTHER: dict[str, Callable[[JSON], str]] = {
+    "few-labels-over-steps": over_steps,
+    "initial-weights": initial_weights,
+}
+"""Result files that are no jobs of `main_job.py`, and what makes their part of the page."""
+
+
+def page(results: dict[str, Result], further: Sequence[str] = ()) -> str:
     """docs/results.md."""
     parts = [
         "# Results",
@@ -232,7 +265,7 @@ def page(results: dict[str, Result], steps: JSON | None = None) -> str:
         "and seeds. Differences are paired; p is two-sided. `random init` is the same network with random weights: "
         "what it reaches needs no pretraining. `six statistics` sees no anatomy.",
         *(section(result) for result in results.values()),
-        *([over_steps(steps)] if steps else []),
+        *further,
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -258,9 +291,9 @@ def section(result: Result) -> str:
         facts,
         result.saved(),
         f"{result.measure[0].upper()}{result.measure[1:]}:",
-        table(header, rows),
+        markdown_table(header, rows),
         "SimCLR's linear probe minus the others:",
-        table(["Labels", *(labels[key] for key in others)], gaps),
+        markdown_table(["Labels", *(labels[key] for key in others)], gaps),
         f"Warnings of the run:\n\n{warnings}" if warnings else "The run gave no warning.",
         f"Settings: `{json.dumps(raw['settings'].get('pretraining', {}), sort_keys=True)}`",
     ]
@@ -275,12 +308,7 @@ def digest(result: Result) -> str:
 
 def figure(result: Result) -> str:
     """SVG of the main measure over the number of labels, with 95 % bands."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams.update({"svg.hashsalt": "fewlabel", "svg.fonttype": "path", "font.size": 11})
-    from matplotlib import pyplot
-
+    pyplot = pyplot_for_svg()
     styles = looks(result.raw["arms"])
     canvas, axes = pyplot.subplots(figsize=(8, 4.4), layout="constrained")
     for arm in DRAWN:
@@ -300,10 +328,7 @@ def figure(result: Result) -> str:
     axes.grid(axis="y", color=LIGHT["line"], linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
-    stream = io.StringIO()
-    canvas.savefig(stream, format="svg", metadata={"Date": None, "Description": digest(result)})
-    pyplot.close(canvas)
-    return stream.getvalue()
+    return as_svg(canvas, digest(result))
 
 
 def with_block(text: str, name: str, content: str) -> str:
@@ -321,9 +346,22 @@ def made(root: Path) -> dict[str, str]:
     readme = (root / "README.md").read_text(encoding="utf-8")
     for name, content in (("results", first_screen), ("tables", summary), ("objectives", objectives)):
         readme = with_block(readme, name, content(results))
-    steps = root / "benchmarks" / "results" / "few-labels-over-steps.json"
-    content = json.loads(steps.read_text(encoding="utf-8")) if steps.exists() else None
-    files = {"README.md": readme, "docs/results.md": page(results, content)}
+    paths = {name: root / "benchmarks" / "results" / f"{name}.json" for name in FURTHER}
+    further = [
+        FURTHER[name](json.loads(path.read_text(encoding="utf-8")))
+        for name, path in paths.items()
+        if path.exists()
+    ]
+    files = {"README.md": readme, "docs/results.md": page(results, further)}
+    folder = root / "benchmarks" / "results"
+    found = {
+        name: json.loads((folder / f"{name}.json").read_text())
+        for name in PARTS
+        if (folder / f"{name}.json").exists()
+    }
+    files["docs/performance.md"] = performance(found, CONTRAST_FIGURE.removeprefix("docs/"))
+    if "contrast" in found and not is_drawn(root / CONTRAST_FIGURE, json_digest(found["contrast"])):
+        files[CONTRAST_FIGURE] = contrast_figure(found["contrast"])
     first = results[SHOWN_FIRST]
     if first.measured and not is_drawn(root / FIGURE, digest(first)):
         files[FIGURE] = figure(first)

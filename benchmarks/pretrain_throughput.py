@@ -23,7 +23,8 @@ from fewlabel.collection import Collection
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.objectives import SimCLR
 from fewlabel.phantoms import radiographs
-from fewlabel.training import FitResult, TrainingSet, channels_last, choose_precision, fit
+from fewlabel.training import Compute, FitResult, TrainingSet, fit
+from fewlabel.training.compute import lay_out, measure_compute
 from fewlabel.training.optimizers import make_optimizer
 from fewlabel.types import JSON, Batch, Schedule
 from fewlabel.views import draw_views, medical_views
@@ -45,33 +46,36 @@ def objective_for(given: argparse.Namespace) -> SimCLR:
     return SimCLR(Encoder(EncoderSettings(given.encoder, given.channels, given.size, small)))
 
 
-def run_fit(images: np.ndarray, given: argparse.Namespace, steps: int) -> FitResult:
+def run_fit(images: np.ndarray, given: argparse.Namespace, steps: int, compute: Compute) -> FitResult:
     """`steps` steps of the real loop, without files; the objective is new each time."""
     schedule = Schedule(steps, given.batch, 1e-3)
     data = TrainingSet((images,), (np.arange(len(images)),))
-    return fit(objective_for(given), data, medical_views(given.size), schedule, health_every=steps + 1)
+    views = medical_views(given.size)
+    return fit(objective_for(given), data, views, schedule, health_every=steps + 1, compute=compute)
 
 
 class Bare:
-    """Forward, backward and optimizer step on two views that lie ready on the device."""
+    """Forward, backward and optimizer step on two views that lie ready on the device, in the fastest setting."""
 
     def __init__(self, images: np.ndarray, given: argparse.Namespace) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.objective = objective_for(given).to(self.device)
-        channels_last(self.objective)
-        self.optimizer = make_optimizer(self.objective, Schedule(1, given.batch, 1e-3))
         batch = torch.from_numpy(np.ascontiguousarray(images[: given.batch])).to(self.device)
         views = draw_views(batch, medical_views(given.size), 2, torch.Generator().manual_seed(0))
-        self.batch = Batch(tuple(view.contiguous(memory_format=torch.channels_last) for view in views))
+        self.compute = measure_compute(self.objective, Batch(views), self.device)
+        lay_out(self.objective, self.compute.channels_last)
+        if self.compute.channels_last:
+            views = tuple(view.contiguous(memory_format=torch.channels_last) for view in views)
+        self.batch = Batch(views)
+        self.optimizer = make_optimizer(self.objective, Schedule(1, given.batch, 1e-3))
         self.images = len(batch)
-        self.bf16 = choose_precision(given.size) == "bf16"
 
     def run(self, steps: int) -> float:
         """Images a second."""
         self._wait()
         started = time.perf_counter()
         for _ in range(steps):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
                 loss = self.objective.loss(self.batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -90,14 +94,14 @@ def measure(given: argparse.Namespace) -> JSON:
     images = images_for(given)
     bare = Bare(images, given)
     bare.run(2)
-    run_fit(images, given, 2)
+    run_fit(images, given, 2, bare.compute)
     fits: list[FitResult] = []
     bares: list[float] = []
     with PeakMemory() as memory:
         for number in range(given.rounds):
             for which in ("fit", "bare") if number % 2 == 0 else ("bare", "fit"):
                 if which == "fit":
-                    fits.append(run_fit(images, given, given.steps))
+                    fits.append(run_fit(images, given, given.steps, bare.compute))
                 else:
                     bares.append(bare.run(given.steps))
     waiting, seconds = sum(one.waiting_seconds for one in fits), sum(one.seconds for one in fits)
@@ -108,7 +112,8 @@ def measure(given: argparse.Namespace) -> JSON:
             key: str(value) if isinstance(value, Path) else value for key, value in vars(given).items()
         },
         "images": "a collection" if given.data else "made",
-        "precision": fits[0].precision,
+        "compute": bare.compute.name,
+        "seconds_a_step": dict(bare.compute.seconds),
         "images_per_second": round(statistics.median(speeds), 1),
         "images_per_second_rounds": [round(speed, 1) for speed in speeds],
         "seconds": round(seconds, 3),

@@ -1,0 +1,222 @@
+"""The page on speed and memory: docs/performance.md and its figure, from the result files of the benchmarks."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fewlabel.report.style import LIGHT
+from fewlabel.report.words import count
+from fewlabel.types import JSON
+
+
+def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def pyplot_for_svg() -> Any:
+    """matplotlib's pyplot, set to draw the same bytes every time."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "fewlabel", "svg.fonttype": "path", "font.size": 11})
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def as_svg(canvas: Any, description: str) -> str:
+    """A figure as SVG; the description, such as a digest of what it shows, stands in its metadata. Closes it."""
+    stream = io.StringIO()
+    canvas.savefig(stream, format="svg", metadata={"Date": None, "Description": description})
+    pyplot_for_svg().close(canvas)
+    return stream.getvalue()
+
+
+def performance(found: dict[str, JSON], figure_path: str) -> str:
+    """docs/performance.md, from the result files that are there."""
+    parts = [
+        "# Performance",
+        "Made by `make results` from `benchmarks/results`; not to be edited by hand. Ratios are against "
+        "something that was "
+        "measured in the same run, in turns, and mean more than the absolute figures. No GPU was at "
+        "hand: nothing here was "
+        "measured on one; the same scripts run there unchanged.",
+    ]
+    for name, words in PARTS.items():
+        parts += words(found[name]) if name in found else []
+        parts += [machine_of(found[name], name)] if name in found else []
+    if "contrast" in found:
+        parts.append(f"![Time and memory of NT-Xent over the number of pairs]({figure_path})")
+    if "pretrain-throughput" in found and "import-throughput" in found:
+        parts += million(found["pretrain-throughput"], found["import-throughput"])
+    return "\n\n".join(parts) + "\n"
+
+
+def machine_of(content: JSON, name: str) -> str:
+    """One line on where and how a result file was measured."""
+    versions = f"torch {content['torch']}, Python {content['python']}"
+    disturbed = " Something else was running; measure again." if content["disturbed"] else ""
+    return (
+        f"`{name}.json`: {content['usable_cores']} cores, {content['memory_gib']} GiB, {versions}.{disturbed}"
+    )
+
+
+def pretrain_part(content: JSON) -> list[str]:
+    """How close `fit` comes to the bare network."""
+    given = content["settings"]
+    shares = ", ".join(
+        f"{name}: {seconds:.3f} s" for name, seconds in content.get("seconds_a_step", {}).items()
+    )
+    return [
+        "## Pretraining",
+        f"{given['encoder']}, {given['size']} px, batch {given['batch']}: "
+        f"{content['images_per_second']:.0f} images/s (two "
+        f"views each), {content['ratio']:.3f} of forward, backward and optimizer alone on views that "
+        f"lie ready "
+        f"({content['bare_images_per_second']:.0f}). Waiting for data: "
+        f"{100 * content['waiting_seconds'] / content['seconds']:.1f} % of the time. Peak memory "
+        f"{content['peak_memory_mib']} MiB."
+        + (f" A step of each setting on a small batch: {shares}." if shares else ""),
+    ]
+
+
+def peers_part(content: JSON) -> list[str]:
+    """Beside lightly."""
+    lines = [
+        [
+            f"{row['file_px']} px", f"{row['images_per_second']:.0f}",
+            f"{row['lightly_images_per_second']:.0f}",
+            f"{row['ratio']:.2f}", f"{100 * row['waiting']:.1f} %", f"{100 * row['lightly_waiting']:.1f} %",
+            f"{row['import_images_per_second']:.0f}",
+        ]
+        for row in content["rows"]
+    ]  # fmt: skip
+    header = [
+        "Files", "Fewlabel, images/s", "lightly, images/s", "Ratio", "Waiting", "lightly waiting",
+        "Import once, images/s",
+    ]  # fmt: skip
+    about = (
+        f"SimCLR, ResNet-18, views of {content['size_px']} px, batch {content['batch']}; lightly as its "
+        f"README does it, with "
+        f"{content['lightly_workers']} loader processes; {content['rounds']} rounds of "
+        f"{content['steps']} steps in turns."
+    )
+    return [
+        f"## Beside lightly, {content['lightly_workers']} loader processes",
+        about,
+        markdown_table(header, lines),
+    ]
+
+
+def contrast_part(content: JSON) -> list[str]:
+    """Losses over N."""
+    by_place = {(row["loss"], row["pairs"]): row for row in content["rows"]}
+    names = list(dict.fromkeys(row["loss"] for row in content["rows"]))
+    lines = []
+    for pairs in sorted({row["pairs"] for row in content["rows"]}):
+        cells = [by_place.get((name, pairs)) for name in names]
+        lines.append(
+            [
+                count(pairs),
+                *(f"{c['milliseconds']:,.1f} / {c['memory_mib']:,.0f}" if c else "-" for c in cells),
+            ]
+        )
+    about = (
+        f"Forward and backward of N pairs of {content['width']} numbers: milliseconds / MiB of memory "
+        f"beyond what was there "
+        "before. A dash: not run, since (2N)^2 numbers would not fit or were not of interest."
+    )
+    return ["## Contrastive losses over N", about, markdown_table(["N", *names], lines)]
+
+
+def micro_part(content: JSON) -> list[str]:
+    """Large batches in pieces."""
+    lines = [
+        [
+            count(row["batch"]), count(row["micro_batch"]) if row["micro_batch"] else "-", str(row["peak_memory_mib"]),
+            f"{ratio:.2f}", f"{row['images_per_second']:.0f}",
+        ]
+        for row, ratio in zip(content["rows"], content["memory_ratios"], strict=True)
+    ]  # fmt: skip
+    header = ["Batch", "Micro-batch", "Peak memory, MiB", "Ratio", "Images/s"]
+    return ["## Large batches in micro-batches", "SimCLR, ResNet-18, 64 px.", markdown_table(header, lines)]
+
+
+def features_part(content: JSON) -> list[str]:
+    """Feature extraction."""
+    (few, many), (small, large) = content["images"], content["peak_memory_mib"]
+    return [
+        "## Features",
+        f"{content['encoder']}, {content['size_px']} px: {content['images_per_second']:.0f} images/s, "
+        f"{content['ratio']:.3f} "
+        f"of the bare forward pass ({content['bare_images_per_second']:.0f}). Peak memory with "
+        f"{count(few)} images: {small} "
+        f"MiB; with {count(many)}: {large} MiB, of which the map of the file is a part.",
+    ]
+
+
+def import_part(content: JSON) -> list[str]:
+    """Import."""
+    return [
+        "## Import",
+        f"{content['images_per_second']:.0f} images/s ({content['images']}), {content['ratio']:.2f} of "
+        f"a plain loop that "
+        "decodes and does nothing else: hashes, thumbnails, table and store are the rest.",
+    ]
+
+
+def million(pretrain: JSON, imports: JSON) -> list[str]:
+    """What a million images would take: computed, not measured."""
+    speed, side = pretrain["images_per_second"], 2 * pretrain["settings"]["size"]
+    hours, epoch = 1e6 / imports["images_per_second"] / 3600, 1e6 / speed / 3600
+    return [
+        "## A million images",
+        f"Computed from the figures above, not measured: import {hours:.1f} h; the store of {side} px, "
+        f"one channel, 8 bits, "
+        f"{1e6 * side * side / 2**30:.0f} GiB on disk, mapped and not loaded; once through all images "
+        f"{epoch:.1f} h on "
+        f"{pretrain['usable_cores']} cores at {pretrain['settings']['size']} px; memory does not grow "
+        f"with their number.",
+    ]
+
+
+PARTS: dict[str, Callable[[JSON], list[str]]] = {
+    "pretrain-throughput": pretrain_part,
+    "peers-speed": peers_part,
+    "peers-speed-workers": peers_part,
+    "contrast": contrast_part,
+    "micro-batch": micro_part,
+    "feature-throughput": features_part,
+    "import-throughput": import_part,
+}
+"""Result files of speed and memory, in the order of the page."""
+
+
+def contrast_figure(content: JSON) -> str:
+    """SVG of time and memory over the number of pairs, both axes logarithmic."""
+    pyplot = pyplot_for_svg()
+    canvas, panels = pyplot.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    names = [name for name in dict.fromkeys(row["loss"] for row in content["rows"]) if "InfoNCE" not in name]
+    for axes, key, label in zip(panels, ("milliseconds", "memory_mib"), ("milliseconds", "MiB"), strict=True):
+        for name, marker in zip(names, "osD", strict=False):
+            rows = [row for row in content["rows"] if row["loss"] == name and row[key] >= 1]
+            axes.plot(
+                [row["pairs"] for row in rows], [row[key] for row in rows], marker=marker, ms=4, label=name
+            )
+        axes.set(xscale="log", yscale="log", xlabel="pairs", ylabel=label)
+        axes.grid(color=LIGHT["line"], linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(frameon=False)
+    return as_svg(canvas, json_digest(content))
+
+
+def json_digest(content: JSON) -> str:
+    """A short hash of what a figure is drawn from."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

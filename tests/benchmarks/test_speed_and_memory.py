@@ -1,0 +1,59 @@
+"""The benchmarks of contrast, micro-batches and features run, compare equals, and their page can be made."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import contrast
+import feature_throughput
+import make_tables
+import micro_batch
+import performance_page
+import pytest
+import torch
+
+FACTS = {"usable_cores": 2, "memory_gib": 24, "torch": "2", "python": "3", "disturbed": True}
+
+
+def test_the_losses_compared_are_the_same_loss() -> None:
+    pytest.importorskip("pytorch_metric_learning", reason="the extra `peers` is not installed")
+    z1, z2 = torch.randn(2, 40, 16, generator=torch.Generator().manual_seed(0))
+    ours, plain, theirs = (float(contrast.LOSSES[name](z1, z2)) for name in list(contrast.LOSSES)[:3])
+    assert ours == pytest.approx(plain, abs=1e-5)
+    assert ours == pytest.approx(theirs, abs=1e-5)
+    ours, plain = (float(contrast.LOSSES[name](z1, z2)) for name in list(contrast.LOSSES)[3:])
+    assert ours == pytest.approx(plain, abs=1e-5)
+
+
+def test_memory_is_that_of_the_matrix_for_the_plain_loss_only() -> None:
+    assert contrast.alone("plain", 4096)[0] > 256  # (2 x 4096)^2 float32
+    assert contrast.alone("ours", 4096)[0] < 64
+
+
+def test_features_and_micro_batches_are_measured() -> None:
+    given = argparse.Namespace(encoder="test_resnet", size=32, count=512, rounds=2)
+    found = feature_throughput.measure(given)
+    assert found["ratio"] > 0
+    assert found["peak_memory_mib"][0] > 0
+    row = micro_batch.run(32, 8, steps=1)
+    assert row["peak_memory_mib"] > 0
+    assert row["images_per_second"] > 0
+
+
+def test_the_page_is_made_from_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[dict[str, Any]] = [
+        {"loss": loss, "pairs": pairs, "milliseconds": 1.5 * pairs, "memory_mib": 2.0 * pairs}
+        for loss in ("ours", "plain")
+        for pairs in (64, 128)
+    ]
+    content = {"width": 128, "rows": rows[:-1], **FACTS}
+    page = performance_page.performance({"contrast": content}, "figures/contrast.svg")
+    assert "| 64 | 96.0 / 128 | 96.0 / 128 |" in page
+    assert "| 128 | 192.0 / 256 | - |" in page
+    assert "Something else was running" in page
+    assert "figures/contrast.svg" in page
+    assert "million" not in page
+    drawn = performance_page.contrast_figure(content)
+    assert performance_page.json_digest(content) in drawn
+    assert make_tables.CONTRAST_FIGURE.endswith(".svg")
