@@ -287,9 +287,8 @@ def test_ctrl_c_while_training_and_the_same_command_again(chest: Path, tmp_path:
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert err == "stopped; the same command continues where it was.\n"
-    assert out == ""
+    wanted = (130, "", "stopped; the same command continues where it was.\n")
+    assert (running.returncode, out, err) == wanted
 
 
 @pytest.mark.slow

@@ -41,9 +41,7 @@ Steps = Annotated[int, typer.Option(help="Pretraining steps.")]
 BatchSize = Annotated[int, typer.Option(help="Images in a step; two views are made of each.")]
 MicroBatch = Annotated[
     int | None,
-    typer.Option(
-        help="Take a step's images in pieces of this many: less memory, the same loss, one more forward pass."
-    ),
+    typer.Option(help="Images at a time: less memory, the same loss, one more forward pass."),
 ]
 Cluster = Annotated[
     str | None,

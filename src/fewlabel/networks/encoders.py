@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from fewlabel.networks.small_maps import multiply_on_small_maps
 from fewlabel.networks.torchvision_shim import ensure_torchvision
 from fewlabel.types import FewlabelError
 
@@ -56,6 +57,7 @@ class Encoder(nn.Module):
         self.network = network
         if settings.small_stem:
             _use_small_stem(network, settings)
+        multiply_on_small_maps(network)
         self.dim = _feature_width(network, settings)
         configuration = network.pretrained_cfg
         pretrained = settings.weights is not None

@@ -8,6 +8,7 @@ gradients over the processes, as DistributedDataParallel takes it, is the gradie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,7 +32,7 @@ def nt_xent(z1: torch.Tensor, z2: torch.Tensor, *, temperature: float = 0.5) -> 
     """
     _check(z1, z2, temperature)
     with torch.autocast(z1.device.type, enabled=False):
-        return _NTXent.apply(_unit(z1), _unit(z2), temperature)
+        return _NTXent.apply(_unit(torch.cat([z1, z2])), temperature)
 
 
 def info_nce(
@@ -47,7 +48,7 @@ def info_nce(
     if not 0 <= weight <= 1:
         raise FewlabelError(f"weight is {weight}: it must lie from 0 to 1.")
     with torch.autocast(z1.device.type, enabled=False):
-        return _InfoNCE.apply(_unit(z1), _unit(z2), temperature, weight)
+        return _InfoNCE.apply(_unit(torch.cat([z1, z2])), temperature, weight)
 
 
 def _unit(z: torch.Tensor) -> torch.Tensor:
@@ -69,20 +70,28 @@ def _check(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> None:
         raise FewlabelError(f"temperature is {temperature}: it must be above 0; the paper uses 0.1 to 0.5.")
 
 
-def _tiles(a: torch.Tensor, b: torch.Tensor) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-    """a @ b.T in tiles; the tensor is the caller's own to change, until the next one is asked for."""
-    out = a.new_empty(min(TILE, len(a)) * min(TILE, len(b)))
-    for top in range(0, len(a), TILE):
-        rows = slice(top, min(top + TILE, len(a)))
-        for left in range(0, len(b), TILE):
-            columns = slice(left, min(left + TILE, len(b)))
+def _tiles(
+    a: torch.Tensor, b: torch.Tensor, only: torch.Tensor | None = None
+) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+    """(rows, columns, a @ b.T there) in tiles; a tile is the caller's own to change, until the next one is asked for.
+
+    only: the whole product, kept from the forward pass where one tile holds it.
+    """
+    if only is not None:
+        yield slice(0, a.shape[0]), slice(0, b.shape[0]), only
+        return
+    out = a.new_empty(min(TILE, a.shape[0]) * min(TILE, b.shape[0]))
+    for top in range(0, a.shape[0], TILE):
+        rows = slice(top, min(top + TILE, a.shape[0]))
+        for left in range(0, b.shape[0], TILE):
+            columns = slice(left, min(left + TILE, b.shape[0]))
             shape = rows.stop - rows.start, columns.stop - columns.start
             tile = out[: shape[0] * shape[1]].view(shape)
             yield rows, columns, torch.mm(a[rows], b[columns].T, out=tile)
 
 
 class _NTXent(torch.autograd.Function):
-    """Unit rows z1, z2 (n, K) -> the loss of the joint batch.
+    """Unit rows z (2n, K), all first views and then all second ones -> the loss of the joint batch.
 
     With p_ij = exp(s_ij / t - lse_i), which is 0 on the diagonal, and the positive i' of i,
 
@@ -92,31 +101,35 @@ class _NTXent(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> torch.Tensor:
-        own, partner = torch.cat([z1, z2]), torch.cat([z2, z1])  # (2n, K)
-        everything = own if world_size() == 1 else torch.cat([gathered(z1), gathered(z2)])  # (2N, K)
-        scaled = own / temperature
-        lse = own.new_full((len(own),), float("-inf"))
+    def forward(ctx: Any, own: torch.Tensor, temperature: float) -> torch.Tensor:
+        everything = _both_views_of_all(own)  # (2N, K)
+        scaled, partner = own / temperature, own.roll(own.shape[0] // 2, 0)
+        lse = own.new_full((own.shape[0],), float("-inf"))
         for rows, columns, tile in _tiles(scaled, everything):
-            _mask_self(tile, rows, columns, len(own), len(everything))
+            _mask_self(tile, rows, columns, own.shape[0], everything.shape[0])
             lse[rows] = torch.logaddexp(lse[rows], tile.logsumexp(dim=1))
-        all_lse = lse if world_size() == 1 else torch.cat([gathered(one) for one in lse.chunk(2)])
-        ctx.save_for_backward(own, partner, everything, lse, all_lse)
+        only = tile if tile.numel() == own.shape[0] * everything.shape[0] else None
+        ctx.save_for_backward(own, partner, everything, lse, _both_views_of_all(lse), only)
         ctx.temperature = temperature
-        return summed(lse.sum() - (scaled * partner).sum()) / len(everything)
+        return summed(lse.sum() - (scaled * partner).sum()) / everything.shape[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        own, partner, everything, lse, all_lse = ctx.saved_tensors
+        own, partner, everything, lse, all_lse, only = ctx.saved_tensors
         found = partner * -2
-        for rows, columns, tile in _tiles(own / ctx.temperature, everything):
-            _mask_self(tile, rows, columns, len(own), len(everything))
+        for rows, columns, tile in _tiles(own / ctx.temperature, everything, only):
+            if only is None:
+                _mask_self(tile, rows, columns, own.shape[0], everything.shape[0])
             share = torch.exp(tile - lse[rows, None])
-            share += tile.sub_(all_lse[columns]).exp_()
+            share += (tile - all_lse[columns]).exp_()
             found[rows].addmm_(share, everything[columns])
-        to_z1, to_z2 = found.mul_(gradient * world_size() / (len(everything) * ctx.temperature)).chunk(2)
-        return to_z1, to_z2, None
+        return found.mul_(gradient * world_size() / (everything.shape[0] * ctx.temperature)), None
+
+
+def _both_views_of_all(own: torch.Tensor) -> torch.Tensor:
+    """Rows (2n, ...) of this process -> (2N, ...): the first views of all processes, then the second ones."""
+    return own if world_size() == 1 else torch.cat([gathered(view) for view in own.chunk(2)])
 
 
 def _mask_self(tile: torch.Tensor, rows: slice, columns: slice, own: int, everything: int) -> None:
@@ -130,35 +143,45 @@ def _mask_self(tile: torch.Tensor, rows: slice, columns: slice, own: int, everyt
 
 
 class _InfoNCE(torch.autograd.Function):
-    """Unit rows z1, z2 (n, K) -> the weighted loss of the joint batch, in both directions."""
+    """Unit rows z (2n, K), all first views and then all second ones -> the weighted loss of the joint batch."""
 
     @staticmethod
-    def forward(
-        ctx: Any, z1: torch.Tensor, z2: torch.Tensor, temperature: float, weight: float
-    ) -> torch.Tensor:
+    def forward(ctx: Any, own: torch.Tensor, temperature: float, weight: float) -> torch.Tensor:
+        z1, z2 = own.chunk(2)
         scaled, everything = z1 / temperature, gathered(z2)  # (n, K), (N, K)
-        to_right = scaled.new_full((len(scaled),), float("-inf"))
-        to_left = scaled.new_full((len(everything),), float("-inf"))
+        to_right = scaled.new_full((scaled.shape[0],), float("-inf"))
+        to_left = scaled.new_full((everything.shape[0],), float("-inf"))
         for rows, columns, tile in _tiles(scaled, everything):
             to_right[rows] = torch.logaddexp(to_right[rows], tile.logsumexp(dim=1))
             to_left[columns] = torch.logaddexp(to_left[columns], tile.logsumexp(dim=0))
-        to_left = gathered(to_left[None]).logsumexp(dim=0)
-        own = slice(rank() * len(z1), (rank() + 1) * len(z1))
-        terms = weight * to_right + (1 - weight) * to_left[own] - (scaled * z2).sum(dim=1)
-        ctx.save_for_backward(z1, z2, everything, to_right, to_left)
-        ctx.temperature, ctx.weight, ctx.own = temperature, weight, own
-        return summed(terms.sum()) / len(everything)
+        if world_size() > 1:
+            to_left = gathered(to_left[None]).logsumexp(dim=0)
+        mine = slice(rank() * z1.shape[0], (rank() + 1) * z1.shape[0])
+        terms = weight * to_right + (1 - weight) * to_left[mine] - (scaled * z2).sum(dim=1)
+        only = tile if tile.numel() == z1.shape[0] * everything.shape[0] else None
+        ctx.save_for_backward(own, everything, to_right, to_left, only)
+        ctx.temperature, ctx.mine = temperature, mine
+        ctx.weights = weight, 1 - weight
+        return summed(terms.sum()) / everything.shape[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        z1, z2, everything, to_right, to_left = ctx.saved_tensors
+        own, everything, to_right, to_left, only = ctx.saved_tensors
+        z1, z2 = own.chunk(2)
         to_z1, to_everything = -z2, torch.zeros_like(everything)
-        for rows, columns, tile in _tiles(z1 / ctx.temperature, everything):
-            share = torch.exp(tile - to_right[rows, None]).mul_(ctx.weight)
-            share += tile.sub_(to_left[columns]).exp_().mul_(1 - ctx.weight)
+        right, left = (
+            lse - _log(weight) for lse, weight in zip((to_right, to_left), ctx.weights, strict=True)
+        )
+        for rows, columns, tile in _tiles(z1 / ctx.temperature, everything, only):
+            share = torch.exp(tile - right[rows, None])
+            share += (tile - left[columns]).exp_()
             to_z1[rows].addmm_(share, everything[columns])
             to_everything[columns].addmm_(share.T, z1[rows])
-        to_z2 = summed(to_everything)[ctx.own] - z1
-        scale = gradient * world_size() / (len(everything) * ctx.temperature)
-        return to_z1 * scale, to_z2 * scale, None, None
+        to_z2 = summed(to_everything)[ctx.mine] - z1
+        scale = gradient * world_size() / (everything.shape[0] * ctx.temperature)
+        return torch.cat([to_z1, to_z2]) * scale, None, None
+
+
+def _log(weight: float) -> float:
+    return math.log(weight) if weight else float("-inf")
