@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from fewlabel.adaptation.features import extract_features, extract_features_on_cluster
+from fewlabel.adaptation.features import cached_features, extract_features, extract_features_on_cluster
 from fewlabel.cluster import map_on_cluster
 from fewlabel.collection import Collection, import_images
 from fewlabel.networks import Encoder, EncoderSettings
@@ -83,6 +83,20 @@ def test_features_by_the_cluster_are_the_same(
     found = extract_features_on_cluster(encoder, pixels, address, size_px=32)
     wanted = extract_features(encoder, pixels, size_px=32)
     assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_an_evaluation_takes_its_features_there(
+    address: str, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderSettings("test_resnet", 1, 32))
+    pixels = collection.square(32, channels=1)
+    wanted = extract_features(encoder, pixels, size_px=32)
+    monkeypatch.setattr("fewlabel.adaptation.features.extract_features", None)
+    found = cached_features(
+        encoder, pixels, size_px=32, fingerprint=collection.fingerprint, folder=None, cluster=address
+    )
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 

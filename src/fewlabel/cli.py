@@ -281,6 +281,7 @@ def evaluate(
     validation_labels: ValidationLabels = None,
     no_supervised: NoSupervised = False,
     drop_leaks: DropLeaks = False,
+    cluster: Cluster = None,
 ) -> None:
     """Evaluate a pretrained encoder on a target, against its baselines, and write report.html."""
     from fewlabel import pipeline
@@ -290,7 +291,14 @@ def evaluate(
     )
     with _progress("evaluating") as progress:
         learned = pipeline.evaluate(
-            collection, target, model, out, evaluation=settings, drop_leaks=drop_leaks, progress=progress
+            collection,
+            target,
+            model,
+            out,
+            evaluation=settings,
+            drop_leaks=drop_leaks,
+            cluster=cluster,
+            progress=progress,
         )
     _print_learned(learned)
 

@@ -256,3 +256,9 @@ def test_a_bar_where_a_title_is_given(capfd: pytest.CaptureFixture[str]) -> None
     assert shown.out == ""
     assert "pretraining" in shown.err
     assert "images/s" in shown.err
+
+
+def test_a_damaged_choice_of_setting_is_named(tmp_path: Path) -> None:
+    (tmp_path / "compute.json").write_text('{"precision": "bf16"')
+    with pytest.raises(FewlabelError, match=r"compute\.json is damaged .* delete it"):
+        fit(small_objective(), small_data(), medical_views(SIZE_PX), schedule("sgd", steps=1), out=tmp_path)

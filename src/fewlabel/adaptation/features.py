@@ -94,19 +94,32 @@ def _plain_views(
 
 
 def cached_features(
-    encoder: nn.Module, pixels: np.ndarray, *, size_px: int, fingerprint: str, folder: Path | None
+    encoder: Encoder,
+    pixels: np.ndarray,
+    *,
+    size_px: int,
+    fingerprint: str,
+    folder: Path | None,
+    cluster: str | None = None,
 ) -> np.ndarray:
     """As `extract_features`, kept in `folder` under the encoder's and the collection's fingerprints.
 
-    A cache file that cannot be read is made again.
+    A cache file that cannot be read is made again. cluster: address of a Ray cluster that is to take them.
     """
+
+    def extract() -> np.ndarray:
+        if cluster is None:
+            return extract_features(encoder, pixels, size_px=size_px)
+        assert isinstance(pixels, np.memmap)  # as Collection.square gives
+        return extract_features_on_cluster(encoder, pixels, cluster, size_px=size_px)
+
     if folder is None:
-        return extract_features(encoder, pixels, size_px=size_px)
+        return extract()
     path = folder / f"{weights_fingerprint(encoder)}-{fingerprint[:16]}-{pixels.shape[-1]}to{size_px}.npy"
     cached = _read(path)
     if cached is not None and len(cached) == len(pixels):
         return cached
-    features = extract_features(encoder, pixels, size_px=size_px)
+    features = extract()
     folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
     with temporary.open("wb") as file:

@@ -46,6 +46,7 @@ class Task:
 
     train, val, test: rows with a usable label. train_images: all training rows, labelled or not.
     pixels: (N, C, S, S) of the whole collection. y: (N,) classes or numbers. classes: K, 0 for a number.
+    cluster: address of a Ray cluster that takes the features; None = this process.
     """
 
     collection: Collection
@@ -59,6 +60,7 @@ class Task:
     val: np.ndarray
     test: np.ndarray
     features_folder: Path | None = None
+    cluster: str | None = None
 
     @property
     def y(self) -> np.ndarray:
@@ -134,6 +136,7 @@ def _taken_once(task: Task, encoder_of: Callable[[int], Encoder]) -> Callable[[i
                 size_px=task.size_px,
                 fingerprint=task.collection.fingerprint,
                 folder=task.features_folder,
+                cluster=task.cluster,
             )
         return taken[key]
 

@@ -78,6 +78,7 @@ def make_task(
     settings: EvaluateSettings,
     *,
     features_folder: Path | None,
+    cluster: str | None = None,
 ) -> Task:
     """Target, split and pixels together, checked; errors as in `labelled_rows`."""
     target, split = collection.target(settings.target), pretrained.splits[0]
@@ -96,6 +97,7 @@ def make_task(
         labelled.val,
         labelled.test,
         features_folder,
+        cluster,
     )
 
 
@@ -183,15 +185,19 @@ def evaluate_encoders(
     settings: EvaluateSettings,
     *,
     folder: Path | None = None,
+    cluster: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> Evaluated:
     """Compare all arms at all budgets and seeds, and fit the final classifier on all training labels.
 
     pretrained: the same pretraining with one or more seeds; label seed s uses encoder s modulo their number.
     folder: where features and trained outputs are cached, so that an interrupted evaluation goes on; None = nowhere.
+    cluster: address of a Ray cluster that takes the features.
     """
     started = time.perf_counter()
-    task = make_task(collection, pretrained[0], settings, features_folder=folder and folder / "features")
+    task = make_task(
+        collection, pretrained[0], settings, features_folder=folder and folder / "features", cluster=cluster
+    )
     budgets = choose_budgets(settings.budgets, len(task.train))
     arms = make_arms(task, pretrained, settings, folder and folder / "outputs")
     patients = collection.patients()

@@ -124,12 +124,14 @@ def evaluate(
     *,
     evaluation: EvaluateSettings | None = None,
     drop_leaks: bool = False,
+    cluster: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> Learned:
     """Evaluate an encoder made by `pretrain` or `learn` on a target; with baselines, intervals and report.
 
     model: the folder of the run. The split that the run kept for this collection holds; a collection that the run
     has not seen is split by patient, and none of its test images may have been pretrained on.
+    cluster: address of a Ray cluster whose machines take the features; they must see the collection's files.
     """
     out, model, main = Path(out), Path(model), _open(collection)
     folders = sorted((model / "pretrain").glob("seed-*")) or [model]
@@ -149,7 +151,7 @@ def evaluate(
     if finished:
         return finished
     write_split(out / "split.csv", [main], encoders[0].splits)
-    return _finish(main, encoders, settings, out, run, progress)
+    return _finish(main, encoders, settings, out, run, progress, cluster)
 
 
 def _open(collection: Collection | str | Path) -> Collection:
@@ -237,8 +239,9 @@ def _finish(
     out: Path,
     run: JSON,
     progress: ProgressCallback | None,
+    cluster: str | None = None,
 ) -> Learned:
-    evaluated = evaluate_encoders(main, encoders, settings, folder=out, progress=progress)
+    evaluated = evaluate_encoders(main, encoders, settings, folder=out, cluster=cluster, progress=progress)
     results = build_results(main, encoders, evaluated, settings, out)
     pretrain_seconds = sum(encoder.fit.seconds for encoder in encoders)
     results["seconds"] = {

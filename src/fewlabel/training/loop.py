@@ -80,7 +80,9 @@ def fit(
 ) -> FitResult:
     """Train `objective` in place for `schedule.steps` steps.
 
-    objective: a module with `encoder`, `view_count` and `loss(batch) -> scalar`.
+    objective: a module with `encoder`, `view_count` and `loss(batch) -> scalar`. It may have `after_step(step, steps)`,
+        called after each optimizer step without gradients, for weights that follow others; and
+        `parameter_groups() -> {name: parameters}` with `rate_scale(name, step) -> float`, for rates that differ.
     out: folder for checkpoints and metrics.jsonl; the same call again continues from there, and ends, on one CPU,
         with the same weights bit for bit. None = nothing is written.
     compute: number format and memory layout; None = the fastest, by a short measurement (kept in compute.json), or for
@@ -124,6 +126,15 @@ def _check_schedule(schedule: Schedule, views: ViewSettings) -> None:
         )
 
 
+def _read_compute(path: Path) -> Compute:
+    try:
+        return Compute.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FewlabelError(
+            f"{path} is damaged ({error}): delete it, and the setting is measured again, perhaps to another result."
+        ) from error
+
+
 _measured: dict[tuple[object, ...], Compute] = {}
 
 
@@ -138,7 +149,7 @@ def _choose_compute(
     """What an interrupted run used; else what is measured to be fastest; short runs take what usually is."""
     kept = out / COMPUTE if out else None
     if kept and kept.exists():
-        return Compute.from_json(json.loads(kept.read_text()))
+        return _read_compute(kept)
     if data.sources[0].ndim != 4:
         chosen = Compute("32", False)
     elif schedule.steps < WORTH_MEASURING:
@@ -283,14 +294,17 @@ class _Run:
                 break
 
     def _one_step(self, feeder: Ahead[Batch]) -> float:
+        rate, scale = learning_rate(self.step, self.schedule), getattr(self.objective, "rate_scale", None)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.schedule)
+            group["lr"] = rate * (scale(group["name"], self.step) if scale else 1.0)
         waited = time.perf_counter()
         batches = [next(feeder) for _ in range(self.pieces_a_step)]
         self.result.waiting_seconds += time.perf_counter() - waited
         self.wrapped.zero_grad(set_to_none=True)
         value = self._backward(batches[0]) if len(batches) == 1 else self._backward_in_pieces(batches)
         self.wrapped.step()
+        if hasattr(self.objective, "after_step"):
+            self.objective.after_step(self.step, self.schedule.steps)
         self.step += 1
         return value
 
@@ -358,7 +372,7 @@ class _Run:
         )
 
     def _log(self, loss: float, health_every: int, writer: Any, last: bool) -> None:
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = learning_rate(self.step - 1, self.schedule)
         row: JSON = {"step": self.step, "loss": loss, "learning_rate": rate}
         row["seconds"] = round(self.result.seconds, 3)
         if hasattr(self.objective, "embed") and (self.step % health_every == 0 or last):

@@ -16,13 +16,22 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
     """SGD (momentum 0.9), Adam, AdamW or LARS over all parameters that take gradients.
 
     Biases and the parameters of normalisation layers get no weight decay, and under LARS no trust ratio, as in
-    SimCLR's published code. Raises FewlabelError for another name.
+    SimCLR's published code. A model with `parameter_groups() -> {name: parameters}` has its groups kept apart, under
+    these names. Raises FewlabelError for another optimizer.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    untyped: Any = model
+    named = untyped.parameter_groups() if hasattr(model, "parameter_groups") else {"all": model.parameters()}
+    groups: list[dict[str, Any]] = []
+    for name, parameters in named.items():
+        trained = [p for p in parameters if p.requires_grad]
+        groups += [
+            {
+                "name": name,
+                "params": [p for p in trained if p.ndim > 1],
+                "weight_decay": schedule.weight_decay,
+            },
+            {"name": name, "params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
     groups = [group for group in groups if group["params"]]
     lr = schedule.learning_rate
     if schedule.optimizer == "sgd":
