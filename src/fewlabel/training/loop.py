@@ -304,7 +304,8 @@ class _Run:
         value = self._backward(batches[0]) if len(batches) == 1 else self._backward_in_pieces(batches)
         self.wrapped.step()
         if hasattr(self.objective, "after_step"):
-            self.objective.after_step(self.step, self.schedule.steps)
+            with torch.no_grad():
+                self.objective.after_step(self.step, self.schedule.steps)
         self.step += 1
         return value
 
