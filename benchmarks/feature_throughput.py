@@ -74,7 +74,7 @@ def measure(given: argparse.Namespace) -> JSON:
             pairs.append((a, b))
         peaks = []
         for pixels in (small, large):
-            with PeakMemory() as memory:
+            with PeakMemory(private=True) as memory:
                 ours(encoder, pixels, given.size)
             peaks.append(memory.facts()["peak_memory_mib"])
     return {

@@ -50,10 +50,13 @@ class PeakMemory:
 
     Sampled on entering, every 5 ms, and on leaving. The kernel's own high-water mark is not used: some sandboxes
     report 0. Pages that processes share are counted once for each of them, so the sum is an upper bound.
+
+    private: leave out pages that are shared, such as those of mapped files, which the kernel drops when it likes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, private: bool = False) -> None:
         self.start_mib = self.peak_mib = 0.0
+        self._private = private
         self._me = psutil.Process()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -73,7 +76,8 @@ class PeakMemory:
         total = 0
         for process in [self._me, *self._me.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += process.memory_info().rss
+                memory = process.memory_info()
+                total += memory.rss - (memory.shared if self._private else 0)
         return total / 2**20
 
     def _watch(self) -> None:

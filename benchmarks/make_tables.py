@@ -19,9 +19,9 @@ from pathlib import Path
 
 from main_job import JOBS
 from performance_page import (
+    FIGURES,
     PARTS,
     as_svg,
-    contrast_figure,
     json_digest,
     markdown_table,
     performance,
@@ -34,7 +34,6 @@ from fewlabel.types import JSON, FewlabelError
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURE = "docs/figures/label-efficiency.svg"
-CONTRAST_FIGURE = "docs/figures/contrast.svg"
 SHOWN_FIRST = "pneumoniamnist"
 NOT_MEASURED = "not measured"
 ARMS = {
@@ -359,9 +358,11 @@ def made(root: Path) -> dict[str, str]:
         for name in PARTS
         if (folder / f"{name}.json").exists()
     }
-    files["docs/performance.md"] = performance(found, CONTRAST_FIGURE.removeprefix("docs/"))
-    if "contrast" in found and not is_drawn(root / CONTRAST_FIGURE, json_digest(found["contrast"])):
-        files[CONTRAST_FIGURE] = contrast_figure(found["contrast"])
+    files["docs/performance.md"] = performance(found)
+    for name in FIGURES.keys() & found.keys():
+        path = f"docs/figures/{name}.svg"
+        if not is_drawn(root / path, json_digest(found[name])):
+            files[path] = FIGURES[name](found[name])
     first = results[SHOWN_FIRST]
     if first.measured and not is_drawn(root / FIGURE, digest(first)):
         files[FIGURE] = figure(first)

@@ -39,21 +39,21 @@ def as_svg(canvas: Any, description: str) -> str:
     return stream.getvalue()
 
 
-def performance(found: dict[str, JSON], figure_path: str) -> str:
+def performance(found: dict[str, JSON]) -> str:
     """docs/performance.md, from the result files that are there."""
     parts = [
         "# Performance",
-        "Made by `make results` from `benchmarks/results`; not to be edited by hand. Ratios are against "
-        "something that was "
-        "measured in the same run, in turns, and mean more than the absolute figures. No GPU was at "
-        "hand: nothing here was "
-        "measured on one; the same scripts run there unchanged.",
+        "Made by `make results` from `benchmarks/results`; not to be edited by hand. Ratios are against something that "
+        "was measured in the same run, in turns, and mean more than the absolute figures. No GPU was at hand: nothing "
+        "here was measured on one; the same scripts run there unchanged.",
     ]
     for name, words in PARTS.items():
-        parts += words(found[name]) if name in found else []
-        parts += [machine_of(found[name], name)] if name in found else []
-    if "contrast" in found:
-        parts.append(f"![Time and memory of NT-Xent over the number of pairs]({figure_path})")
+        if name in found:
+            parts += words(found[name])
+            parts += (
+                [f"![{words(found[name])[0].strip('# ')}](figures/{name}.svg)"] if name in FIGURES else []
+            )
+            parts.append(machine_of(found[name], name))
     if "pretrain-throughput" in found and "import-throughput" in found:
         parts += million(found["pretrain-throughput"], found["import-throughput"])
     return "\n\n".join(parts) + "\n"
@@ -155,10 +155,8 @@ def features_part(content: JSON) -> list[str]:
     return [
         "## Features",
         f"{content['encoder']}, {content['size_px']} px: {content['images_per_second']:.0f} images/s, "
-        f"{content['ratio']:.3f} "
-        f"of the bare forward pass ({content['bare_images_per_second']:.0f}). Peak memory with "
-        f"{count(few)} images: {small} "
-        f"MiB; with {count(many)}: {large} MiB, of which the map of the file is a part.",
+        f"{content['ratio']:.3f} of the bare forward pass ({content['bare_images_per_second']:.0f}). Peak memory, the "
+        f"map of the file aside, with {count(few)} images: {small} MiB; with {count(many)}: {large} MiB.",
     ]
 
 
@@ -169,6 +167,67 @@ def import_part(content: JSON) -> list[str]:
         f"{content['images_per_second']:.0f} images/s ({content['images']}), {content['ratio']:.2f} of "
         f"a plain loop that "
         "decodes and does nothing else: hashes, thumbnails, table and store are the rest.",
+    ]
+
+
+def scaling_part(content: JSON) -> list[str]:
+    """How speed and memory change with the size of views, the batch and the number of images."""
+    words = {"size_px": "Size of views, px", "batch": "Batch", "images": "Images"}
+    parts = [
+        "## How pretraining grows",
+        f"SimCLR, ResNet-18; one thing is changed at a time, from {count(content['base']['images'])} images, "
+        f"{content['base']['size_px']} px, batch {content['base']['batch']}.",
+    ]
+    for what, title in words.items():
+        lines = [
+            [
+                count(row[what]), f"{row['images_per_second']:.0f}", f"{100 * row['waiting']:.1f} %",
+                str(row["peak_memory_mib"]), row["compute"],
+            ]
+            for row in content["rows"]
+            if row["changed"] == what
+        ]  # fmt: skip
+        parts.append(markdown_table([title, "Images/s", "Waiting", "Peak memory, MiB", "Setting"], lines))
+    return parts
+
+
+def quality_part(content: JSON) -> list[str]:
+    """Who is how good after how many seconds: means over seeds, at the first look, at best, and at the end."""
+    title = {"pneumoniamnist": "PneumoniaMNIST", "nih-chest-xray": "NIH chest X-rays"}[content["data"]]
+    how = "side by side with one core each" if content["side_by_side"] else "in turns, on all cores"
+    names = list(dict.fromkeys(row["who"] for row in content["curves"]))
+    lines = []
+    for who in names:
+        rows = [row for row in content["curves"] if row["who"] == who]
+        cells = [who, str(len({row["seed"] for row in rows}))]
+        for key in ("knn", "probe"):
+            mean = mean_curve(rows, key)
+            best = max(mean, key=lambda point: point[1])
+            cells += [f"{mean[0][1]:.3f}", f"{best[1]:.3f} after {best[0]:.0f} s", f"{mean[-1][1]:.3f}"]
+        lines.append(cells)
+    header = ["", "Seeds"]
+    for what in ("kNN", "probe"):
+        header += [f"{what}, first look", f"{what}, best mean", f"{what}, end"]
+    return [
+        f"## Quality over time, {title}, {content['size']} px",
+        f"Test AUROC of nearest neighbours and of a linear probe with all training labels, while SimCLR with ResNet-18 "
+        f"trains; {how}; the clock stands still during evaluation; means over seeds.",
+        markdown_table(header, lines),
+    ]
+
+
+def mean_curve(rows: list[JSON], key: str) -> list[tuple[float, float]]:
+    """(seconds, value), both means over the seeds, look by look."""
+    by_seed: dict[int, list[JSON]] = {}
+    for row in rows:
+        by_seed.setdefault(row["seed"], []).append(row)
+    looks = min(len(found) for found in by_seed.values())
+    return [
+        (
+            sum(found[i]["seconds"] for found in by_seed.values()) / len(by_seed),
+            sum(found[i][key] for found in by_seed.values()) / len(by_seed),
+        )
+        for i in range(looks)
     ]
 
 
@@ -194,6 +253,10 @@ PARTS: dict[str, Callable[[JSON], list[str]]] = {
     "contrast": contrast_part,
     "micro-batch": micro_part,
     "feature-throughput": features_part,
+    "scaling": scaling_part,
+    "quality-pneumoniamnist": quality_part,
+    "quality-settings": quality_part,
+    "quality-nih": quality_part,
     "import-throughput": import_part,
 }
 """Result files of speed and memory, in the order of the page."""
@@ -217,6 +280,44 @@ def contrast_figure(content: JSON) -> str:
     return as_svg(canvas, json_digest(content))
 
 
+def quality_figure(content: JSON) -> str:
+    """SVG of AUROC over seconds: a thin line a seed, a thick one for the mean."""
+    pyplot = pyplot_for_svg()
+    canvas, panels = pyplot.subplots(1, 2, figsize=(9, 3.8), layout="constrained", sharey=True)
+    names = list(dict.fromkeys(row["who"] for row in content["curves"]))
+    for axes, key, label in zip(
+        panels, ("knn", "probe"), ("nearest neighbours", "linear probe"), strict=True
+    ):
+        for colour, who in zip(("C0", "C1", "C2", "C3", "C4"), names, strict=False):
+            mine = [row for row in content["curves"] if row["who"] == who]
+            for seed in sorted({row["seed"] for row in mine}):
+                rows = [row for row in mine if row["seed"] == seed]
+                axes.plot(
+                    [row["seconds"] for row in rows],
+                    [row[key] for row in rows],
+                    color=colour,
+                    lw=0.7,
+                    alpha=0.5,
+                )
+            mean = mean_curve(mine, key)
+            axes.plot(*zip(*mean, strict=True), color=colour, lw=2, marker="o", ms=3, label=who)
+        axes.set(xlabel="seconds of training", title=label)
+        axes.grid(color=LIGHT["line"], linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("test AUROC")
+    panels[0].legend(frameon=False)
+    return as_svg(canvas, json_digest(content))
+
+
 def json_digest(content: JSON) -> str:
     """A short hash of what a figure is drawn from."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+FIGURES: dict[str, Callable[[JSON], str]] = {
+    "contrast": contrast_figure,
+    "quality-pneumoniamnist": quality_figure,
+    "quality-settings": quality_figure,
+    "quality-nih": quality_figure,
+}
+"""Result files that are drawn, too: docs/figures/NAME.svg."""

@@ -51,6 +51,15 @@ StartSize = Annotated[
     int | None,
     typer.Option(help="Views begin at this size in pixels and grow to --size; full size by default."),
 ]
+HeadLayers = Annotated[
+    int, typer.Option(help="Linear layers of the projection head: 2 as SimCLR, 3 as SimCLRv2.")
+]
+Checkpointing = Annotated[
+    bool, typer.Option("--checkpointing", help="For big networks: less memory, a third more time.")
+]
+PositivesFrom = Annotated[
+    str, typer.Option("--positives", help="views of one image; or two images of one patient, or study.")
+]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
 Optimizer = Annotated[str, typer.Option(help="adamw, adam, sgd or lars.")]
 Temperature = Annotated[float, typer.Option(help="Temperature of NT-Xent.")]
@@ -79,6 +88,11 @@ ValidationLabels = Annotated[
 NoSupervised = Annotated[
     bool, typer.Option("--no-supervised", help="Leave out training from scratch, the slowest arm.")
 ]
+RecipeName = Annotated[
+    str,
+    typer.Option("--recipe", help="probe; or simclr-v2: also fine-tune and distil at every budget."),
+]
+Student = Annotated[str, typer.Option(help="With simclr-v2: network of the small student, by timm's name.")]
 Column = Annotated[str | None, typer.Option(help="Name of that column in the label file.")]
 
 
@@ -147,6 +161,8 @@ def learn(
     pretraining_seeds: Annotated[int, typer.Option(help="How many encoders to pretrain.")] = 1,
     validation_labels: ValidationLabels = None,
     no_supervised: NoSupervised = False,
+    recipe: RecipeName = "probe",
+    student: Student = "resnet18",
     encoder: EncoderName = "resnet18",
     weights: Weights = None,
     size: Size = 64,
@@ -154,6 +170,9 @@ def learn(
     batch_size: BatchSize = 256,
     micro_batch: MicroBatch = None,
     start_size: StartSize = None,
+    head_layers: HeadLayers = 2,
+    checkpointing: Checkpointing = False,
+    positives: PositivesFrom = "views",
     learning_rate: Rate = 1e-3,
     optimizer: Optimizer = "adamw",
     temperature: Temperature = 0.2,
@@ -175,6 +194,9 @@ def learn(
         batch_size=batch_size,
         micro_batch=micro_batch,
         start_size_px=start_size,
+        head_layers=head_layers,
+        checkpointing=checkpointing,
+        positives=positives,
         learning_rate=learning_rate,
         optimizer=optimizer,
         temperature=temperature,
@@ -184,7 +206,7 @@ def learn(
         seed=seed,
     )
     evaluation = _evaluate_settings(
-        target, where, budgets, headline_budget, seeds, validation_labels, no_supervised
+        target, where, budgets, headline_budget, seeds, validation_labels, no_supervised, recipe, student
     )
     with _progress("evaluating") as progress:
         learned = pipeline.learn(
@@ -214,6 +236,9 @@ def pretrain(
     batch_size: BatchSize = 256,
     micro_batch: MicroBatch = None,
     start_size: StartSize = None,
+    head_layers: HeadLayers = 2,
+    checkpointing: Checkpointing = False,
+    positives: PositivesFrom = "views",
     learning_rate: Rate = 1e-3,
     optimizer: Optimizer = "adamw",
     temperature: Temperature = 0.2,
@@ -239,6 +264,9 @@ def pretrain(
         batch_size=batch_size,
         micro_batch=micro_batch,
         start_size_px=start_size,
+        head_layers=head_layers,
+        checkpointing=checkpointing,
+        positives=positives,
         learning_rate=learning_rate,
         optimizer=optimizer,
         temperature=temperature,
@@ -280,6 +308,8 @@ def evaluate(
     seeds: Seeds = 5,
     validation_labels: ValidationLabels = None,
     no_supervised: NoSupervised = False,
+    recipe: RecipeName = "probe",
+    student: Student = "resnet18",
     drop_leaks: DropLeaks = False,
     cluster: Cluster = None,
 ) -> None:
@@ -287,7 +317,7 @@ def evaluate(
     from fewlabel import pipeline
 
     settings = _evaluate_settings(
-        target, where, budgets, headline_budget, seeds, validation_labels, no_supervised
+        target, where, budgets, headline_budget, seeds, validation_labels, no_supervised, recipe, student
     )
     with _progress("evaluating") as progress:
         learned = pipeline.evaluate(
@@ -351,6 +381,7 @@ def _pretrain_settings(**chosen: Any) -> PretrainSettings:
     from fewlabel.pipeline import PretrainSettings
 
     _one_of("--views", chosen["views"], ("medical", "simclr"))
+    _one_of("--positives", chosen["positives"], ("views", "patient", "study"))
     _one_of("--loss", chosen["loss"], ("nt-xent", "info-nce"))
     _one_of("--optimizer", chosen["optimizer"], ("adamw", "adam", "sgd", "lars"))
     return PretrainSettings(**chosen)
@@ -371,10 +402,13 @@ def _evaluate_settings(
     seeds: int,
     validation_labels: int | None,
     no_supervised: bool,
+    recipe: str,
+    student: str,
 ) -> EvaluateSettings:
-    from fewlabel.pipeline import EvaluateSettings
+    from fewlabel.pipeline import EvaluateSettings, SimCLRv2Settings
     from fewlabel.types import FewlabelError
 
+    _one_of("--recipe", recipe, ("probe", "simclr-v2"))
     try:
         numbers = (
             tuple(int(part) for part in budgets.split(",") if part.strip() != "all") if budgets else None
@@ -391,6 +425,8 @@ def _evaluate_settings(
         headline_budget=headline_budget,
         validation_labels=validation_labels,
         supervised=not no_supervised,
+        recipe=recipe,
+        simclr_v2=SimCLRv2Settings(student=student),
     )
 
 

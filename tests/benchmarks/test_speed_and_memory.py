@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import contrast
 import feature_throughput
-import make_tables
 import micro_batch
 import performance_page
 import pytest
@@ -27,8 +27,9 @@ def test_the_losses_compared_are_the_same_loss() -> None:
 
 
 def test_memory_is_that_of_the_matrix_for_the_plain_loss_only() -> None:
-    assert contrast.alone("plain", 4096)[0] > 256  # (2 x 4096)^2 float32
-    assert contrast.alone("ours", 4096)[0] < 64
+    plain, ours = (contrast.alone(name, 4096)[0] for name in ("plain", "ours"))
+    assert plain > 256  # (2 x 4096)^2 float32
+    assert ours < plain / 3
 
 
 def test_features_and_micro_batches_are_measured() -> None:
@@ -48,7 +49,7 @@ def test_the_page_is_made_from_what_there_is(monkeypatch: pytest.MonkeyPatch) ->
         for pairs in (64, 128)
     ]
     content = {"width": 128, "rows": rows[:-1], **FACTS}
-    page = performance_page.performance({"contrast": content}, "figures/contrast.svg")
+    page = performance_page.performance({"contrast": content})
     assert "| 64 | 96.0 / 128 | 96.0 / 128 |" in page
     assert "| 128 | 192.0 / 256 | - |" in page
     assert "Something else was running" in page
@@ -56,4 +57,22 @@ def test_the_page_is_made_from_what_there_is(monkeypatch: pytest.MonkeyPatch) ->
     assert "million" not in page
     drawn = performance_page.contrast_figure(content)
     assert performance_page.json_digest(content) in drawn
-    assert make_tables.CONTRAST_FIGURE.endswith(".svg")
+
+
+def test_quality_and_growth_have_their_parts(tmp_path: Path) -> None:
+    curves = [
+        {"who": who, "seed": seed, "seconds": 30.0 * look, "knn": 0.5 + 0.1 * look, "probe": 0.6 + 0.1 * look}
+        for who in ("lightly", "fewlabel")
+        for seed in (0, 1)
+        for look in (1, 2)
+    ]
+    content = {"data": "pneumoniamnist", "size": 32, "side_by_side": False, "curves": curves, **FACTS}
+    row = {"changed": "batch", "batch": 64, "images": 4096, "size_px": 64, "images_per_second": 200.0}
+    row |= {"waiting": 0.01, "peak_memory_mib": 900, "compute": "32"}
+    scaling = {"base": {"images": 4096, "size_px": 64, "batch": 128}, "rows": [row], **FACTS}
+    page = performance_page.performance({"quality-pneumoniamnist": content, "scaling": scaling})
+    assert "| lightly | 2 | 0.600 | 0.700 after 60 s | 0.700 | 0.700 | 0.800 after 60 s | 0.800 |" in page
+    assert "| 64 | 200 | 1.0 % | 900 | 32 |" in page
+    assert "figures/quality-pneumoniamnist.svg" in page
+    drawn = performance_page.quality_figure(content)
+    assert performance_page.json_digest(content) in drawn

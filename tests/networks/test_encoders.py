@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fewlabel.networks import Encoder, EncoderSettings
+from fewlabel.networks import Encoder, EncoderSettings, HeadedEncoder, first_layers, mlp_head
 from fewlabel.networks.torchvision_shim import ensure_torchvision
 from fewlabel.types import FewlabelError
 
@@ -52,6 +52,63 @@ def test_resnet152_builds() -> None:
         encoder = build("resnet152")
     assert encoder.dim == 2048
     assert 57e6 < sum(p.numel() for p in encoder.parameters()) < 59e6
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50", "resnet101", "wide_resnet50_2", "resnetv2_50x3_bit", "skresnet18", "convnext_atto"]
+)
+def test_bigger_wider_and_other_networks_build(name: str) -> None:
+    with torch.device("meta"):
+        encoder = build(name)
+    assert encoder.dim >= 320
+    layers = encoder.layers()
+    assert sum(len(layer) for layer in layers) == len(list(encoder.parameters()))
+    assert len(layers) > 4
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto"])
+def test_checkpointing_changes_no_gradient(name: str) -> None:
+    x, found = torch.rand(2, 1, 32, 32), []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        encoder = Encoder(EncoderSettings(name, 1, 32, checkpointing=checkpointing)).train()
+        encoder(x).square().sum().backward()
+        found.append([p.grad for p in encoder.parameters() if p.grad is not None])
+    assert len(found[0]) == len(found[1]) > 10
+    assert all(
+        torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max())) for a, b in zip(*found, strict=True)
+    )
+
+
+def test_checkpointing_where_it_is_not_to_be_had() -> None:
+    with pytest.raises(FewlabelError, match="cannot compute activations once more"):
+        Encoder(EncoderSettings("inception_v3", 1, 96, checkpointing=True))
+
+
+def test_layers_run_from_the_image_upwards() -> None:
+    encoder = build("resnet18")
+    names = {id(p): name for name, p in encoder.network.named_parameters()}
+    order = [[names[id(p)] for p in layer] for layer in encoder.layers()]
+    assert order[0][0] == "conv1.weight"
+    assert order[-1][0].startswith("layer4.1")
+    blocks = [layer[0].rsplit(".", 2)[0] for layer in order[1:]]
+    assert blocks == [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
+
+
+def test_an_encoder_with_the_first_layer_of_its_head() -> None:
+    encoder, head = build("resnet10t"), mlp_head(512, 64, 16, layers=3)
+    headed = HeadedEncoder(encoder, first_layers(head, 1)).eval()
+    head.eval()
+    encoder.eval()
+    x = torch.rand(2, 1, 32, 32)
+    assert headed.dim == 64
+    assert torch.equal(headed(x), head[:3](encoder(x)))
+    assert headed.layers()[-1][0] is head[0].weight
+    assert len(headed.layers()) == len(encoder.layers()) + 1
+    assert first_layers(head, 0)(x) is x
+    for wrong in (3, -1):
+        with pytest.raises(FewlabelError, match="keep from 0 to 2"):
+            first_layers(head, wrong)
 
 
 def test_building_leaves_no_trace_in_the_batch_statistics() -> None:

@@ -159,15 +159,15 @@ def test_an_interrupted_run_continues_with_the_same_result(
     run: Learned, chest: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted in its last supervised training: nothing that was finished is done again."""
-    original, trained = arms.train_supervised, []
+    original, trained = arms.train_on_labels, []
 
     def stop_at_the_last(*arguments: Any) -> Any:
-        trained.append(len(arguments[1]))
+        trained.append(len(arguments[1].train))
         if len(trained) == 6:
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(arms, "train_supervised", stop_at_the_last)
+    monkeypatch.setattr(arms, "train_on_labels", stop_at_the_last)
     with pytest.raises(KeyboardInterrupt):
         learn(chest, "opacity", tmp_path / "run", pretraining=TINY, evaluation=QUICK)
     again = learn(chest, "opacity", tmp_path / "run", pretraining=TINY, evaluation=QUICK)

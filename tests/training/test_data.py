@@ -31,7 +31,7 @@ def test_an_epoch_holds_every_image_once(count: int, batch_size: int, seed: int)
     for epoch in (0, 3):
         drawn = [data.batch_indices(epoch * steps + i, batch_size, seed) for i in range(steps)]
         assert all(len(indices) == batch for indices in drawn)
-        together = np.concatenate(drawn)
+        together = np.concatenate(drawn)[:, 0]
         assert len(np.unique(together)) == len(together) == steps * batch
         assert set(together) <= set(range(count))
     # The same again, asked for in another order.
@@ -43,7 +43,7 @@ def test_order_differs_between_epochs_and_seeds() -> None:
     first, next_epoch, other_seed = (data.batch_indices(s, 50, seed) for s, seed in ((0, 0), (1, 0), (0, 1)))
     assert not np.array_equal(first, next_epoch)
     assert not np.array_equal(first, other_seed)
-    assert sorted(first) == sorted(next_epoch) == sorted(other_seed) == list(range(50))
+    assert all(sorted(drawn[:, 0]) == list(range(50)) for drawn in (first, next_epoch, other_seed))
 
 
 def test_sources_are_joined_in_order_through_their_rows() -> None:

@@ -63,7 +63,7 @@ def test_a_step_takes_the_schedules_rate_and_batch(monkeypatch: pytest.MonkeyPat
     result = fit(supervised(), data, VIEWS, plan, log_every=1)
     assert [row["learning_rate"] for row in result.history] == pytest.approx([0.2, 0.4, 0.4])
     assert data.labels is not None
-    expected = [data.labels[data.batch_indices(step, 6, 5)].tolist() for step in range(3)]
+    expected = [data.labels[data.batch_indices(step, 6, 5)[:, 0]].tolist() for step in range(3)]
     assert seen == [(6, labels) for labels in expected]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
@@ -184,12 +185,12 @@ class Collection:
         """(N,) int64 group numbers; an image without a patient id is its own group (`facts` says how many
         are).
         """
-        ids = self.column("case:patient_id")
-        own = np.array([i or f"\0{row}" for row, i in enumerate(ids)], dtype=object)
-        _, first, inverse = np.unique(own, return_index=True, return_inverse=True)
-        rank = np.empty(len(first), np.int64)
-        rank[np.argsort(first)] = np.arange(len(first))
-        return rank[inverse]
+        return _numbered(self.column("case:patient_id"))
+
+    def studies(self) -> np.ndarray:
+        """(N,) int64 numbers of studies, within patients; an image without a study id is its own study."""
+        ids = zip(self.column("case:patient_id"), self.column("case:study_id"), strict=True)
+        return _numbered([study and f"{patient}\0{study}" for patient, study in ids])
 
     @cached_property
     def _place(self) -> dict[str, np.ndarray]:
@@ -220,3 +221,12 @@ class Collection:
         with self._reading:  # the file handle is shared by threads
             column = self._file.read(columns=[stored])[stored].combine_chunks()
         return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+
+
+def _numbered(ids: Iterable[str]) -> np.ndarray:
+    """(N,) numbers from 0 in order of appearance; each empty id is one of its own."""
+    own = np.array([i or f"\0{row}" for row, i in enumerate(ids)], dtype=object)
+    _, first, inverse = np.unique(own, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from fewlabel.types import FewlabelError
+
 
 def mlp_head(in_dim: int, hidden_dim: int, out_dim: int, *, layers: int = 2) -> nn.Sequential:
     """Projection head: (B, in_dim) -> (B, out_dim), `layers` linear layers with ReLU between them.
@@ -24,3 +26,17 @@ def mlp_head(in_dim: int, hidden_dim: int, out_dim: int, *, layers: int = 2) -> 
         if not last:
             modules.append(nn.ReLU(inplace=True))
     return nn.Sequential(*modules)
+
+
+def first_layers(head: nn.Sequential, layers: int) -> nn.Sequential:
+    """The first `layers` linear layers of a head made by `mlp_head`, each with what follows it; (B, in) -> (B, hidden).
+
+    Raises FewlabelError unless there are that many before the last one, which only serves the contrast.
+    """
+    starts = [i for i, module in enumerate(head) if isinstance(module, nn.Linear)]
+    if not 0 <= layers < len(starts):
+        raise FewlabelError(
+            f"{layers} layers of the projection head were to be kept, and it has {len(starts)}: keep from 0 to "
+            f"{len(starts) - 1}, since the last one is thrown away."
+        )
+    return head[: starts[layers]]

@@ -2,9 +2,18 @@
 and has its line in the README's table."""
 
 from fewlabel.objectives.contrast import info_nce, nt_xent
+from fewlabel.objectives.distillation import Distillation, distillation_loss
 from fewlabel.objectives.simclr import SimCLR
 from fewlabel.objectives.supervised import Supervised
 
 OBJECTIVES = (SimCLR, Supervised)
 
-__all__ = ["OBJECTIVES", "SimCLR", "Supervised", "info_nce", "nt_xent"]
+__all__ = [
+    "OBJECTIVES",
+    "Distillation",
+    "SimCLR",
+    "Supervised",
+    "distillation_loss",
+    "info_nce",
+    "nt_xent",
+]

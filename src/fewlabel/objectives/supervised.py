@@ -1,6 +1,9 @@
-"""Supervised training from scratch on the labels alone: the baseline of every report.
+"""Supervised training on labels: from random weights the baseline of every report, from pretrained ones fine-tuning.
 
 Cross-entropy over K classes (labels -1 are left out), or squared error for a number (labels NaN are left out).
+
+Layers may learn at different rates: with a decay d, the layers that lie k steps below the new last layer learn at
+rate * d^k (Howard and Ruder 2018, arXiv:1801.06146, section 3.2; by blocks as in Bao et al. 2021, arXiv:2106.08254).
 """
 
 from __future__ import annotations
@@ -9,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fewlabel.networks import Encoder
+from fewlabel.networks import Encoder, HeadedEncoder
 from fewlabel.types import Batch, FewlabelError
 
 
 class Supervised(nn.Module):
     """An encoder with one linear layer on top.
 
+    encoder: anything with `.dim`, from images to features; an `Encoder`, or one with a part of its projection head.
     classes: number of classes K for classification; 0 for regression of one (standardised) number.
     class_weights: (K,) weights of the classes in the cross-entropy; None = all equal.
+    layer_decay: d above, in (0, 1]. head_warmup_steps: at first only the new layer learns, and the encoder stays.
     """
 
     name = "supervised"
@@ -28,13 +33,20 @@ class Supervised(nn.Module):
     class_weights: torch.Tensor | None
 
     def __init__(
-        self, encoder: Encoder, *, classes: int = 2, class_weights: torch.Tensor | None = None
+        self,
+        encoder: Encoder | HeadedEncoder,
+        *,
+        classes: int = 2,
+        class_weights: torch.Tensor | None = None,
+        layer_decay: float = 1.0,
+        head_warmup_steps: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.classes = classes
         self.head = nn.Linear(encoder.dim, classes or 1)
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.layer_decay, self.head_warmup_steps = layer_decay, head_warmup_steps
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Scalar loss over the labelled rows; exactly 0, with gradients of 0, when the batch has no label."""
@@ -54,6 +66,22 @@ class Supervised(nn.Module):
         if not known.any():
             return output.sum() * 0.0
         return F.mse_loss(output[known, 0], batch.labels[known].float())
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by "head" and by how many layers they lie below it: "1", "2", ...; "all" where rates are equal."""
+        if self.layer_decay == 1 and self.head_warmup_steps == 0:
+            return {"all": list(self.parameters())}
+        groups = {"head": list(self.head.parameters())}
+        layers = self.encoder.layers()
+        for below, parameters in enumerate(reversed(layers), start=1):
+            groups[str(below)] = parameters
+        return groups
+
+    def rate_scale(self, group: str, step: int) -> float:
+        """What the learning rate of a group is multiplied by at a step."""
+        if group in ("head", "all"):
+            return 1.0
+        return 0.0 if step < self.head_warmup_steps else self.layer_decay ** int(group)
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (B, K), or the standardised number (B, 1), of images x (B, C, H, W)."""

@@ -4,6 +4,7 @@ from fewlabel.pipeline.evaluating import EvaluateSettings
 from fewlabel.pipeline.learning import Learned, evaluate, learn
 from fewlabel.pipeline.predicting import Predictions, load_classifier, predict
 from fewlabel.pipeline.pretraining import Pretrained, PretrainSettings, pretrain, pretrain_on_cluster
+from fewlabel.pipeline.simclr_v2 import SimCLRv2Settings
 
 __all__ = [
     "EvaluateSettings",
@@ -11,6 +12,7 @@ __all__ = [
     "Predictions",
     "PretrainSettings",
     "Pretrained",
+    "SimCLRv2Settings",
     "evaluate",
     "learn",
     "load_classifier",

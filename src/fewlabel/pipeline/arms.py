@@ -5,29 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from fewlabel.adaptation.features import cached_features
+from fewlabel.adaptation.finetune import LabelledImages, TrainedNetwork, train_on_labels
 from fewlabel.adaptation.probe import (
-    Calibration,
     LinearProbe,
     NeighbourProbe,
     Scaling,
     fit_linear_probe,
     fit_neighbour_probe,
-    validation_score,
 )
 from fewlabel.collection import Collection, Target
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.objectives import Supervised
 from fewlabel.splits import Split
-from fewlabel.training import TrainingSet, Watch, channels_last, fit, mix_seed, replace_file
-from fewlabel.types import FewlabelError, Schedule
-from fewlabel.views import draw_view, light_views, plain_view
+from fewlabel.training import channels_last, mix_seed, replace_file
+from fewlabel.types import Schedule
+from fewlabel.views import draw_view, plain_view
 
 Role = Literal["method", "control", "reference", "baseline"]
 
@@ -179,17 +177,6 @@ def statistics_features(task: Task) -> np.ndarray:
     return (stacked - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-6)
 
 
-@torch.no_grad()
-def _logits(objective: Any, task: Task, rows: np.ndarray) -> np.ndarray:
-    generator = torch.Generator()
-    parts = []
-    for chunk in np.array_split(rows, max(1, len(rows) // 256)):
-        view = draw_view(torch.from_numpy(task.pixels[chunk]), plain_view(task.size_px), generator)
-        view = view.to(next(objective.parameters()).device).contiguous(memory_format=torch.channels_last)
-        parts.append(objective.predict(view).float().cpu().numpy())
-    return np.concatenate(parts)
-
-
 def supervised_schedule(labels: int, learning_rate: float, seed: int) -> Schedule:
     """Batches of 32 (64 from 500 labels on); 30 passes over the labels, no fewer than 150 and no more than 800 steps.
 
@@ -200,20 +187,35 @@ def supervised_schedule(labels: int, learning_rate: float, seed: int) -> Schedul
     return Schedule(steps, batch_size, learning_rate, warmup_steps=10, weight_decay=0.05, seed=seed)
 
 
-def supervised_arm(task: Task, folder: Path | None, learning_rate: float = 1e-3) -> Arm:
-    """The same network from random weights, trained on the labels alone; stopped early on validation patients."""
+def labelled_images(task: Task, rows: np.ndarray) -> LabelledImages:
+    """What training on the labels of `rows` may see."""
+    return LabelledImages(
+        task.pixels, task.y, rows, task.val, task.target.kind, task.classes, task.size_px, task.flips
+    )
+
+
+def trained_arm(
+    key: str,
+    label: str,
+    role: Role,
+    task: Task,
+    folder: Path | None,
+    train: Callable[[np.ndarray, int], TrainedNetwork],
+) -> Arm:
+    """An arm whose network is trained by train(rows, seed); its outputs are kept in `folder`, None = nowhere."""
 
     def outputs(rows: np.ndarray, seed: int) -> Outputs:
-        cached = folder / f"supervised-{len(rows)}-{seed}.npz" if folder else None
+        cached = folder / f"{key}-{len(rows)}-{seed}.npz" if folder else None
         if cached and cached.exists():
             with np.load(cached, allow_pickle=False) as file:
                 return Outputs(file["val"], file["test"])
-        result = train_supervised(task, rows, seed, learning_rate)
+        trained = train(rows, seed)
+        result = Outputs(trained.predict(task.pixels, task.val), trained.predict(task.pixels, task.test))
         if cached:
             _save_outputs(cached, result)
         return result
 
-    return Arm("supervised", "supervised from scratch", "reference", outputs)
+    return Arm(key, label, role, outputs)
 
 
 def _save_outputs(path: Path, outputs: Outputs) -> None:
@@ -224,36 +226,15 @@ def _save_outputs(path: Path, outputs: Outputs) -> None:
     replace_file(temporary, path)
 
 
-def train_supervised(task: Task, rows: np.ndarray, seed: int, learning_rate: float) -> Outputs:
-    """Train from scratch on the labels of `rows`; calibrated like the probes."""
-    y, number = task.y, task.target.kind == "number"
-    if not number and len(np.unique(y[rows])) < 2:
-        raise FewlabelError(
-            f"The {len(rows)} labelled training images hold one class only: at least two are needed."
-        )
-    centre, spread = (y[rows].mean(), max(float(y[rows].std()), 1e-6)) if number else (0.0, 1.0)
-    labels = ((y[rows] - centre) / spread).astype(np.float32) if number else y[rows].astype(np.int64)
-    with torch.random.fork_rng():
-        torch.manual_seed(mix_seed("supervised", seed))
-        objective = Supervised(random_encoder(task.encoder_settings, seed), classes=task.classes)
+def supervised_arm(task: Task, folder: Path | None, learning_rate: float = 1e-3) -> Arm:
+    """The same network from random weights, trained on the labels alone; stopped early on validation patients."""
 
-    def score(model: nn.Module) -> float:
-        output = _logits(model, task, task.val)
-        return validation_score(
-            task.target.kind, y[task.val], output[:, 0] * spread + centre if number else output
-        )
+    def train(rows: np.ndarray, seed: int) -> TrainedNetwork:
+        images = labelled_images(task, rows)
+        with torch.random.fork_rng():
+            torch.manual_seed(mix_seed("supervised", seed))
+            objective = Supervised(random_encoder(task.encoder_settings, seed), classes=task.classes)
+        schedule = supervised_schedule(len(rows), learning_rate, mix_seed(seed) % 2**31)
+        return train_on_labels(objective, images, schedule)
 
-    schedule = supervised_schedule(len(rows), learning_rate, mix_seed(seed) % 2**31)
-    fit(
-        objective,
-        TrainingSet((task.pixels,), (rows,), labels),
-        light_views(task.size_px, flips=task.flips),
-        schedule,
-        watch=Watch(score, every=max(10, schedule.steps // 20), patience=6),
-    )
-    objective.eval()
-    val, test = _logits(objective, task, task.val), _logits(objective, task, task.test)
-    if number:
-        return Outputs(val[:, 0] * spread + centre, test[:, 0] * spread + centre)
-    calibration = Calibration.fit(val, y[task.val])
-    return Outputs(calibration(val), calibration(test))
+    return trained_arm("supervised", "supervised from scratch", "reference", task, folder, train)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from fewlabel.adaptation.features import extract_features
 from fewlabel.collection import Collection, Target
 from fewlabel.evaluation.intervals import Resamples, draw_resamples
 from fewlabel.evaluation.label_efficiency import LabelEfficiency, compare_arms
+from fewlabel.networks import Encoder
 from fewlabel.pipeline.arms import (
     Arm,
     Probe,
@@ -26,9 +29,12 @@ from fewlabel.pipeline.arms import (
     supervised_arm,
 )
 from fewlabel.pipeline.pretraining import Pretrained, check_range
+from fewlabel.pipeline.simclr_v2 import SimCLRv2, SimCLRv2Settings, as_probe
 from fewlabel.splits import Split, nested_budgets
 from fewlabel.types import FewlabelError, ProgressCallback
 
+Recipe = Literal["probe", "simclr-v2"]
+NETWORKS = "networks"
 DEFAULT_BUDGETS = (10, 25, 50, 100, 250)
 
 
@@ -41,6 +47,7 @@ class EvaluateSettings:
     seeds: draws of the labels and of initial weights. headline_budget: fixed before any result is seen; the nearest
     budget is taken. validation_labels: at most so many validation labels are used for choosing settings; None = all.
     resamples: of the bootstrap. supervised: include training from scratch, the slowest arm.
+    recipe: "simclr-v2" also fine-tunes and distils, at every budget and seed, as simclr_v2 says.
     """
 
     target: str
@@ -52,6 +59,8 @@ class EvaluateSettings:
     resamples: int = 1000
     supervised: bool = True
     supervised_learning_rate: float = 1e-3
+    recipe: Recipe = "probe"
+    simclr_v2: SimCLRv2Settings = field(default_factory=SimCLRv2Settings)
 
     def __post_init__(self) -> None:
         check_range("seeds", self.seeds, 1)
@@ -67,6 +76,7 @@ class Evaluated:
     arms: list[Arm]
     curves: LabelEfficiency
     resamples: Resamples
+    encoder: Encoder
     features: np.ndarray
     classifier: Probe
     seconds: float
@@ -163,7 +173,7 @@ def choose_budgets(asked: Sequence[int] | None, available: int) -> list[int]:
 def make_arms(
     task: Task, pretrained: Sequence[Pretrained], settings: EvaluateSettings, folder: Path | None
 ) -> list[Arm]:
-    """SimCLR with both probes, random-init features, supervised from scratch, pixels, and image statistics."""
+    """SimCLR with its probes and further steps, supervised from scratch, random-init features, pixels, statistics."""
     features = encoder_features(task, [one.encoder for one in pretrained])
     pixels, statistics = pixel_features(task), statistics_features(task)
     linear = "ridge regression" if task.target.kind == "number" else "logistic regression"
@@ -174,8 +184,11 @@ def make_arms(
         probe_arm("pixels", f"16 x 16 pixels, {linear}", "baseline", task, lambda seed: pixels),
         probe_arm("statistics", f"six image statistics, {linear}", "control", task, lambda seed: statistics),
     ]
+    if settings.recipe == "simclr-v2":
+        steps = SimCLRv2(task, pretrained, settings.simclr_v2, folder and folder.parent / NETWORKS)
+        arms[1:1] = steps.arms(folder)
     if settings.supervised:
-        arms.insert(2, supervised_arm(task, folder, settings.supervised_learning_rate))
+        arms.insert(-3, supervised_arm(task, folder, settings.supervised_learning_rate))
     return arms
 
 
@@ -214,9 +227,22 @@ def evaluate_encoders(
         seeds=range(settings.seeds),
         progress=progress,
     )
-    features = encoder_features(task, [pretrained[0].encoder])(0)
-    classifier = fit_probe(task, features, task.train, "linear")
-    return Evaluated(task, arms, curves, resamples, features, classifier, time.perf_counter() - started)
+    encoder, features, classifier = _final_classifier(task, pretrained, settings, folder)
+    seconds = time.perf_counter() - started
+    return Evaluated(task, arms, curves, resamples, encoder, features, classifier, seconds)
+
+
+def _final_classifier(
+    task: Task, pretrained: Sequence[Pretrained], settings: EvaluateSettings, folder: Path | None
+) -> tuple[Encoder, np.ndarray, Probe]:
+    """Trained on all training labels: the linear probe, or with the whole recipe the student of the teacher's kind."""
+    if settings.recipe == "simclr-v2":
+        steps = SimCLRv2(task, pretrained, settings.simclr_v2, folder and folder / NETWORKS)
+        encoder, probe = as_probe(steps.distilled("self-distilled", task.train, 0))
+        return encoder, extract_features(encoder, task.pixels, size_px=task.size_px), probe
+    encoder = pretrained[0].encoder
+    features = encoder_features(task, [encoder])(0)
+    return encoder, features, fit_probe(task, features, task.train, "linear")
 
 
 def _rows_for(

@@ -17,6 +17,7 @@ from fewlabel.pipeline.pretraining import (
     PretrainSettings,
     check_range,
     kept_fit,
+    kept_head,
     pretrain,
     resolve_settings,
     separate_from_pretraining,
@@ -229,6 +230,7 @@ def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings,
         [split],
         done,
         int(made["images"]),
+        kept_head(folder),
     )
 
 
@@ -261,7 +263,7 @@ def _finish(
 def _save_model(pretrained: Pretrained, evaluated: Evaluated, out: Path, main: Collection) -> None:
     save_classifier(
         out / "model",
-        pretrained.encoder,
+        evaluated.encoder,
         evaluated.classifier,
         evaluated.task.target,
         size_px=evaluated.task.size_px,

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from fewlabel.cluster import train_on_cluster
 from fewlabel.collection import Collection, find_duplicates
@@ -19,10 +20,13 @@ from fewlabel.networks.encoders import has_fixed_size
 from fewlabel.objectives import SimCLR, info_nce, nt_xent
 from fewlabel.pipeline.runs import (
     ENCODER,
+    HEAD,
     load_encoder,
+    load_head,
     read_history,
     read_json,
     save_encoder,
+    save_head,
     versions,
     write_json,
     write_split,
@@ -44,6 +48,7 @@ from fewlabel.views import ViewSettings, medical_views, simclr_views
 
 LossName = Literal["nt-xent", "info-nce"]
 ViewName = Literal["medical", "simclr"]
+Positives = Literal["views", "patient", "study"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,9 @@ class PretrainSettings:
     channels: None = 3 if most images have colour, else 1.
     views: "medical" or the paper's "simclr"; flips: left-right flips among the medical views.
     steps of batch_size images (or all there are); AdamW with peak rate 1e-3; warm-up over 5 % of the steps.
-    micro_batch, start_size_px: see `Schedule`.
+    micro_batch, start_size_px: see `Schedule`. checkpointing: see `EncoderSettings`.
+    positives: where the two views of a positive pair come from: one image, or two of one patient or study (MICLe),
+    with probability pair_share where there are two.
     """
 
     encoder: str = "resnet18"
@@ -76,6 +83,9 @@ class PretrainSettings:
     seed: int = 0
     micro_batch: int | None = None
     start_size_px: int | None = None
+    checkpointing: bool = False
+    positives: Positives = "views"
+    pair_share: float = 1.0
 
     def __post_init__(self) -> None:
         check_range("steps", self.steps, 1)
@@ -113,7 +123,9 @@ class PretrainSettings:
     def encoder_settings(self) -> EncoderSettings:
         """The network; only for resolved settings."""
         assert self.channels is not None
-        return EncoderSettings(self.encoder, self.channels, self.size_px, self.small_stem, self.weights)
+        return EncoderSettings(
+            self.encoder, self.channels, self.size_px, self.small_stem, self.weights, self.checkpointing
+        )
 
     @property
     def view_settings(self) -> ViewSettings:
@@ -137,7 +149,7 @@ class Pretrained:
     """An encoder, who it may be tested on, and how its training went.
 
     splits: one a collection, in the order given; test rows took no part in pretraining.
-    store_px: size of the images that views are drawn from.
+    store_px: size of the images that views are drawn from. head: the projection head, where it was kept.
     """
 
     encoder: Encoder
@@ -146,6 +158,7 @@ class Pretrained:
     splits: list[Split]
     fit: FitResult = field(default_factory=FitResult)
     images: int = 0
+    head: nn.Sequential | None = None
 
 
 def resolve_settings(settings: PretrainSettings, collections: Sequence[Collection]) -> PretrainSettings:
@@ -220,9 +233,13 @@ def pretrain(
     store_px = store_size(settings.size_px, collections)
     images = sum(len(split.train) for split in splits)
     if (out / ENCODER).exists() and _is_complete(out, settings, collections):
-        return Pretrained(load_encoder(out / ENCODER), settings, store_px, splits, kept_fit(out), images)
+        return Pretrained(
+            load_encoder(out / ENCODER), settings, store_px, splits, kept_fit(out), images, kept_head(out)
+        )
     objective = _objective(settings)
-    data = TrainingSet(_stores(collections, settings), tuple(split.train for split in splits))
+    rows = tuple(split.train for split in splits)
+    groups = positive_groups(collections, rows, settings.positives)
+    data = TrainingSet(_stores(collections, settings), rows, groups=groups, pair_share=settings.pair_share)
     first = launched_rank() == 0
     if first:
         write_split(out / "split.csv", collections, splits)
@@ -238,8 +255,10 @@ def pretrain(
         progress="pretraining" if progress else "",
     )
     encoder = objective.encoder.eval()
+    pretrained = Pretrained(encoder, settings, store_px, splits, result, images, objective.head.eval())
     if not first:
-        return Pretrained(encoder, settings, store_px, splits, result, images)
+        return pretrained
+    save_head(objective.head, out / HEAD)
     save_encoder(encoder, out / ENCODER)
     write_json(
         out / "pretrain.json",
@@ -256,7 +275,7 @@ def pretrain(
             "warnings": result.warnings,
         },
     )
-    return Pretrained(encoder, settings, store_px, splits, result, images)
+    return pretrained
 
 
 def _stores(collections: Sequence[Collection], settings: PretrainSettings) -> tuple[np.ndarray, ...]:
@@ -264,6 +283,29 @@ def _stores(collections: Sequence[Collection], settings: PretrainSettings) -> tu
     assert settings.channels is not None
     side_px = store_size(settings.size_px, collections)
     return tuple(collection.square(side_px, channels=settings.channels) for collection in collections)
+
+
+def positive_groups(
+    collections: Sequence[Collection], rows: Sequence[np.ndarray], positives: Positives
+) -> np.ndarray | None:
+    """(N,) patient or study of each of `rows`, numbered over all collections; None for two views of one image.
+
+    Raises FewlabelError if no two images belong together, since that would be SimCLR under another name.
+    """
+    if positives == "views":
+        return None
+    parts: list[np.ndarray] = []
+    for collection, mine in zip(collections, rows, strict=True):
+        numbers = (collection.patients() if positives == "patient" else collection.studies())[mine]
+        offset = max((int(part.max()) + 1 for part in parts if len(part)), default=0)
+        parts.append(numbers + offset)
+    groups = np.concatenate(parts)
+    if len(np.unique(groups)) == len(groups):
+        raise FewlabelError(
+            f"Positives were to come from two images of a {positives}, and no {positives} has more than one image: "
+            f"import the collection with its {positives} numbers, or leave --positives out."
+        )
+    return groups
 
 
 def pretrain_on_cluster(
@@ -294,6 +336,11 @@ def _pretrain_as_told(told: JSON) -> None:
     """One process of the cluster."""
     collections = [Collection.open(Path(path)) for path in told["collections"]]
     pretrain(collections, Path(told["out"]), PretrainSettings(**told["settings"]), drop=told["drop"])
+
+
+def kept_head(folder: Path) -> nn.Sequential | None:
+    """The projection head of the run in `folder`; None where it was not kept."""
+    return load_head(folder / HEAD) if (folder / HEAD).exists() else None
 
 
 def kept_fit(folder: Path) -> FitResult:

@@ -101,19 +101,31 @@ def _metric_rows(evaluated: Evaluated) -> list[JSON]:
     return rows
 
 
+# What each step of the recipe simclr-v2 is compared with: (after, before).
+STEPS = (
+    ("finetune", "simclr"),
+    ("finetune-head", "simclr"),
+    ("self-distilled", "finetune-head"),
+    ("distilled", "finetune-head"),
+    ("self-distilled", "supervised"),
+)
+
+
 def _difference_rows(evaluated: Evaluated) -> list[JSON]:
-    """SimCLR's linear probe against every other arm, at every budget, paired."""
-    curves, rows = evaluated.curves, []
-    for arm in evaluated.arms:
-        if arm.key == "simclr":
-            continue
+    """SimCLR's linear probe against every other arm, and each further step against the one before; paired."""
+    curves, keys = evaluated.curves, [arm.key for arm in evaluated.arms]
+    steps = [pair for pair in STEPS if set(pair) <= set(keys)]
+    further = {after for after, _ in steps}
+    pairs = [("simclr", key) for key in keys if key != "simclr" and key not in further]
+    rows = []
+    for arm, reference in [*steps, *pairs]:
         for budget in curves.budgets:
-            a, b = curves.main("simclr", budget), curves.main(arm.key, budget)
+            a, b = curves.main(arm, budget), curves.main(reference, budget)
             difference = paired_difference(a, b)
             rows.append(
                 {
-                    "arm": "simclr",
-                    "reference": arm.key,
+                    "arm": arm,
+                    "reference": reference,
                     "budget": budget,
                     "name": curves.suite.main,
                     "value": difference.value,

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from fewlabel.collection import Collection
-from fewlabel.networks import Encoder, EncoderSettings
+from fewlabel.networks import Encoder, EncoderSettings, mlp_head
 from fewlabel.splits import PARTS, Split
 from fewlabel.training import channels_last, load_tensors, replace_file, save_tensors, write_text
 from fewlabel.types import JSON, FewlabelError
 
 ENCODER = "encoder.safetensors"
+HEAD = "head.safetensors"
 _LIBRARIES = ("fewlabel", "torch", "timm", "lightning-fabric", "numpy", "scikit-learn", "pydicom", "pyarrow")
 
 
@@ -143,3 +145,20 @@ def load_encoder(path: Path) -> Encoder:
     encoder.load_state_dict(tensors)
     channels_last(encoder)
     return encoder.eval()
+
+
+def save_head(head: nn.Sequential, path: Path) -> None:
+    """The projection head, for fine-tuning from a layer inside it; its widths lie in the file's metadata."""
+    widths = [head[0].in_features, *(m.out_features for m in head if isinstance(m, nn.Linear))]
+    save_tensors(head.state_dict(), path, {"widths": json.dumps(widths)})
+
+
+def load_head(path: Path) -> nn.Sequential:
+    """The head that `save_head` wrote. Raises FewlabelError if the file is missing, damaged or something else."""
+    tensors, metadata = load_tensors(path)
+    if "widths" not in metadata:
+        raise FewlabelError(f"{path} holds no projection head: pretrain again, or fine-tune without it.")
+    first, *hidden, last = json.loads(metadata["widths"])
+    head = mlp_head(first, hidden[0] if hidden else last, last, layers=len(hidden) + 1)
+    head.load_state_dict(tensors)
+    return head.eval()

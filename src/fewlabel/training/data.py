@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
+from fewlabel.objectives.micle import draw_pairs
 from fewlabel.types import FewlabelError
 
 
@@ -25,12 +27,17 @@ class TrainingSet:
     sources: arrays (N_i, C, S, S), uint8 or uint16, read by memory map; one for each collection.
     rows: for each source the rows that take part; N is their total.
     labels: (N,) int64 (-1 = none) or float32 (NaN = none), in the order of `rows`; None = unlabelled.
+    groups: (N,) patient or study of each image, any integers; a batch then holds a group once, and the second view of
+        a positive pair is drawn from another image of the group with probability `pair_share` (MICLe). None = all
+        views are of the same image.
     Raises FewlabelError if the sources differ in shape or hold no image.
     """
 
     sources: tuple[np.ndarray, ...]
     rows: tuple[np.ndarray, ...]
     labels: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    pair_share: float = 1.0
 
     def __post_init__(self) -> None:
         shapes = {source.shape[1:] for source in self.sources}
@@ -40,10 +47,13 @@ class TrainingSet:
             raise FewlabelError(
                 "There is no image to train on: every row was left out by the split or the filter."
             )
-        if self.labels is not None and len(self.labels) != len(self):
-            raise FewlabelError(
-                f"{len(self.labels)} labels came with {len(self)} images: one a image is needed."
-            )
+        for what, given in (("labels", self.labels), ("groups", self.groups)):
+            if given is not None and len(given) != len(self):
+                raise FewlabelError(
+                    f"{len(given)} {what} came with {len(self)} images: one a image is needed."
+                )
+        if not 0 <= self.pair_share <= 1:
+            raise FewlabelError(f"pair_share is {self.pair_share}: a share from 0 to 1 is needed.")
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.rows)
@@ -62,16 +72,31 @@ class TrainingSet:
                 out[mine] = part.astype(np.uint16) * 257 if wide and part.dtype == np.uint8 else part
         return torch.from_numpy(out)
 
-    def batch_indices(self, step: int, batch_size: int, seed: int) -> np.ndarray:
-        """The (B,) images of one step: a new permutation each epoch, a shorter last batch dropped.
+    @cached_property
+    def _group_numbers(self) -> np.ndarray:
+        """(N,) groups from 0."""
+        return np.unique(self.groups, return_inverse=True)[1]
 
-        A function of its arguments alone, so that a resumed run draws the same batches.
+    @property
+    def units(self) -> int:
+        """How many a batch can be drawn from: images, or groups where there are such."""
+        return len(self) if self.groups is None else int(self._group_numbers.max()) + 1
+
+    def batch_indices(self, step: int, batch_size: int, seed: int) -> np.ndarray:
+        """The images of one step, (B, 1), or (B, 2) with groups: one column a view, the last for all further views.
+
+        A new permutation each epoch, a shorter last batch dropped. A function of its arguments alone, so that a
+        resumed run draws the same batches.
         """
-        batch_size = min(batch_size, len(self))
-        steps_an_epoch = len(self) // batch_size
+        batch_size = min(batch_size, self.units)
+        steps_an_epoch = self.units // batch_size
         epoch, position = divmod(step, steps_an_epoch)
-        order = _permutation(len(self), mix_seed("order", seed, epoch))
-        return order[position * batch_size : (position + 1) * batch_size]
+        order = _permutation(self.units, mix_seed("order", seed, epoch))
+        chosen = order[position * batch_size : (position + 1) * batch_size]
+        if self.groups is None:
+            return chosen[:, None]
+        generator = np.random.default_rng(mix_seed("pairs", seed, step))
+        return draw_pairs(self._group_numbers, chosen, generator, share=self.pair_share)
 
 
 _last_permutation: dict[tuple[int, int], np.ndarray] = {}

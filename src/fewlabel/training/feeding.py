@@ -16,7 +16,7 @@ import torch
 from fewlabel.processes import rank, world_size
 from fewlabel.training.data import TrainingSet, mix_seed
 from fewlabel.types import Batch, Schedule
-from fewlabel.views import ViewSettings, draw_views
+from fewlabel.views import ViewSettings, draw_view
 
 T = TypeVar("T")
 AHEAD = 2
@@ -25,7 +25,7 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Piece:
-    """Images `rows` (first, last) of the batch of step `step`, at `size_px`."""
+    """Images `rows` (first, last) of the batch of step `step`, at `size_px`; indices as `TrainingSet` gives them."""
 
     step: int
     rows: tuple[int, int]
@@ -68,14 +68,17 @@ def batches(
         first, last = piece.rows
         indices = piece.indices[first:last]
         generator = torch.Generator().manual_seed(mix_seed("views", schedule.seed, piece.step))
-        images = data.images(indices).to(device, non_blocking=True)
-        within = (first, len(piece.indices))
-        drawn = draw_views(images, views.at(piece.size_px), view_count, generator, within=within)
+        columns = [data.images(column).to(device, non_blocking=True) for column in indices.T]
+        settings, within = views.at(piece.size_px), (first, len(piece.indices))
+        drawn = tuple(
+            draw_view(columns[min(view, len(columns) - 1)], settings, generator, within=within)
+            for view in range(view_count)
+        )
         if channels_last and drawn[0].dim() == 4:
             drawn = tuple(view.contiguous(memory_format=torch.channels_last) for view in drawn)
         labels = None
         if data.labels is not None:
-            labels = torch.from_numpy(data.labels[indices]).to(device)
+            labels = torch.from_numpy(data.labels[indices[:, 0]]).to(device)
         yield Batch(views=drawn, labels=labels)
 
 

@@ -192,7 +192,7 @@ class _Run:
             "views": asdict(views),
             "images": len(data),
         }
-        self.batch_size = min(schedule.batch_size, len(data))
+        self.batch_size = min(schedule.batch_size, data.units)
         if self.batch_size < fabric.world_size:
             raise FewlabelError(
                 f"A batch of {self.batch_size} images cannot be shared by {fabric.world_size} processes: "

@@ -1,0 +1,222 @@
+"""Training a whole network on labels: from random weights, or from pretrained ones (fine-tuning).
+
+Stopped early on validation patients, whose labels also calibrate the outputs; test data are never seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fewlabel.adaptation.probe import Calibration, Kind, LinearProbe, validation_score
+from fewlabel.networks import Encoder, HeadedEncoder, first_layers
+from fewlabel.objectives import Supervised
+from fewlabel.training import Compute, TrainingSet, Watch, fit
+from fewlabel.types import FewlabelError, Schedule
+from fewlabel.views import ViewSettings, draw_view, light_views, plain_view
+
+
+@dataclass(frozen=True)
+class FineTuneSettings:
+    """How to fine-tune.
+
+    keep_head_layers: 0 = from the encoder's output; 1 = from the first layer of the projection head, as SimCLRv2 does
+        with few labels.
+    learning_rate: peak, of the new layer; layer_decay, d: layers k below it learn at d^k times that.
+    head_warmup: share of the steps in which the new layer learns alone.
+    start_from_probe: the new layer starts as a linear probe of the same labels (Kumar et al. 2022, arXiv:2202.10054)
+        instead of at random; only with keep_head_layers = 0.
+    balanced: classes count the same in the loss, however many images each has.
+    """
+
+    keep_head_layers: int = 0
+    learning_rate: float = 1e-3
+    layer_decay: float = 0.8
+    head_warmup: float = 0.1
+    start_from_probe: bool = False
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("layer_decay", 0.0, 1.0), ("head_warmup", 0.0, 1.0)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise FewlabelError(f"{name} is {value}: a number from {low:g} to {high:g} is needed.")
+        if self.start_from_probe and self.keep_head_layers:
+            raise FewlabelError(
+                "start_from_probe is for fine-tuning from the encoder's output: leave keep_head_layers at 0 with it."
+            )
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """What training on labels reads.
+
+    pixels: (N, C, S, S) of a whole collection. y: (N,) classes or numbers. train, val: rows with a label.
+    classes: K, 0 for a number. size_px: of the views. flips: left-right flips are allowed.
+    """
+
+    pixels: np.ndarray
+    y: np.ndarray
+    train: np.ndarray
+    val: np.ndarray
+    kind: Kind
+    classes: int
+    size_px: int
+    flips: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind != "number" and len(np.unique(self.y[self.train])) < 2:
+            raise FewlabelError(
+                f"The {len(self.train)} labelled training images hold one class only: at least two are needed."
+            )
+
+    @property
+    def views(self) -> ViewSettings:
+        """Mild views, for training with labels."""
+        return light_views(self.size_px, flips=self.flips)
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network with what turns its outputs into answers.
+
+    objective: gives logits (B, K) or a standardised number (B, 1). centre, spread: of the numbers it was trained on.
+    """
+
+    objective: Supervised
+    size_px: int
+    calibration: Calibration = field(default_factory=Calibration)
+    centre: float = 0.0
+    spread: float = 1.0
+
+    def logits(self, pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Logits (n, K), or the standardised number (n, 1), of rows of pixels (N, C, S, S)."""
+        return network_outputs(self.objective, pixels, rows, self.size_px)
+
+    def predict(self, pixels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities (n, K), or numbers (n,)."""
+        logits = self.logits(pixels, rows)
+        return self.calibration(logits) if self.objective.classes else self.number(logits)
+
+    def number(self, standardised: np.ndarray) -> np.ndarray:
+        """(n, 1) -> (n,) in the target's own unit."""
+        return standardised[:, 0] * self.spread + self.centre
+
+
+@torch.no_grad()
+def network_outputs(objective: Any, pixels: np.ndarray, rows: np.ndarray, size_px: int) -> np.ndarray:
+    """`objective.predict` (n, K) on the whole images of `rows`, in evaluation mode, which it is left in."""
+    objective.eval()
+    generator = torch.Generator()
+    device = next(objective.parameters()).device
+    parts = []
+    for chunk in np.array_split(rows, max(1, len(rows) // 256)):
+        view = draw_view(torch.from_numpy(pixels[chunk]), plain_view(size_px), generator)
+        view = view.to(device).contiguous(memory_format=torch.channels_last)
+        parts.append(objective.predict(view).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def tuned_start(
+    encoder: Encoder,
+    head: nn.Sequential | None,
+    images: LabelledImages,
+    settings: FineTuneSettings,
+    *,
+    steps: int,
+    probe: LinearProbe | None = None,
+) -> Supervised:
+    """The network that fine-tuning begins with: pretrained weights, and a new last layer.
+
+    encoder, head: are used as they are, not copied; head may be None where no layer of it is kept.
+    probe: on the encoder's features, for `start_from_probe`. Raises FewlabelError if something that is asked for is
+    missing.
+    """
+    body: Encoder | HeadedEncoder = encoder
+    if settings.keep_head_layers:
+        if head is None:
+            raise FewlabelError(
+                "The projection head was not kept with this encoder, and fine-tuning was to start inside it: "
+                "pretrain again, or fine-tune with keep_head_layers=0."
+            )
+        body = HeadedEncoder(encoder, first_layers(head, settings.keep_head_layers))
+    weights = None
+    if settings.balanced and images.classes:
+        counts = np.bincount(images.y[images.train].astype(int), minlength=images.classes)
+        weights = torch.from_numpy(len(images.train) / (images.classes * np.maximum(counts, 1))).float()
+    objective = Supervised(
+        body,
+        classes=images.classes,
+        class_weights=weights,
+        layer_decay=settings.layer_decay,
+        head_warmup_steps=round(settings.head_warmup * steps),
+    )
+    with torch.no_grad():
+        if settings.start_from_probe:
+            if probe is None:
+                raise FewlabelError("start_from_probe needs a linear probe of the same labels: give one.")
+            slope = torch.from_numpy(probe.weights / probe.scaling.scale).float()  # (F, K)
+            objective.head.weight.copy_(slope.T)
+            offset = probe.intercept - probe.scaling.mean @ probe.weights / probe.scaling.scale
+            objective.head.bias.copy_(torch.from_numpy(offset).float().clamp(min=-30))
+        else:
+            objective.head.weight.mul_(0.1)
+            objective.head.bias.zero_()
+    return objective
+
+
+def train_on_labels(
+    objective: Supervised,
+    images: LabelledImages,
+    schedule: Schedule,
+    *,
+    out: Path | None = None,
+    compute: Compute | None = None,
+) -> TrainedNetwork:
+    """Train on the labels of `images.train`, keep the best weights on `images.val`, calibrate there.
+
+    objective: is trained in place. out: folder for checkpoints, from which the same call goes on.
+    Raises FewlabelError as `fit` does.
+    """
+    number = images.kind == "number"
+    y = images.y[images.train]
+    centre, spread = (float(y.mean()), max(float(y.std()), 1e-6)) if number else (0.0, 1.0)
+    labels = ((y - centre) / spread).astype(np.float32) if number else y.astype(np.int64)
+    trained = TrainedNetwork(objective, images.size_px, centre=centre, spread=spread)
+    data = TrainingSet((images.pixels,), (images.train,), labels)
+    fit(
+        objective,
+        data,
+        images.views,
+        schedule,
+        out=out,
+        watch=watch_validation(trained, images, schedule),
+        compute=compute,
+        checkpoint_every=100,
+    )
+    return calibrated(trained, images)
+
+
+def watch_validation(trained: TrainedNetwork, images: LabelledImages, schedule: Schedule) -> Watch:
+    """Stop when the score on validation patients has not risen for six looks, of twenty in all."""
+
+    def score(model: nn.Module) -> float:
+        output = trained.logits(images.pixels, images.val)
+        answers = trained.number(output) if images.kind == "number" else output
+        return validation_score(images.kind, images.y[images.val], answers)
+
+    return Watch(score, every=max(10, schedule.steps // 20), patience=6)
+
+
+def calibrated(trained: TrainedNetwork, images: LabelledImages) -> TrainedNetwork:
+    """The same network with probabilities calibrated on validation patients."""
+    calibration = Calibration()
+    if images.kind != "number":
+        logits = trained.logits(images.pixels, images.val)
+        calibration = Calibration.fit(logits, images.y[images.val].astype(int))
+    return TrainedNetwork(trained.objective, trained.size_px, calibration, trained.centre, trained.spread)

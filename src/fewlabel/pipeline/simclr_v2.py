@@ -1,0 +1,212 @@
+"""SimCLRv2's steps after pretraining: fine-tune on few labels, then distil with all images.
+
+Chen et al. 2020, arXiv:2006.10029. What departs from the paper: the small networks and few images here are trained
+with AdamW and fewer steps; a student of the teacher's own kind starts from the pretrained encoder, a smaller one from
+random weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from fewlabel.adaptation.distill import DistillSettings, distill
+from fewlabel.adaptation.finetune import FineTuneSettings, TrainedNetwork, train_on_labels, tuned_start
+from fewlabel.adaptation.probe import Calibration, LinearProbe, Scaling
+from fewlabel.networks import Encoder
+from fewlabel.objectives import Supervised
+from fewlabel.pipeline.arms import (
+    Arm,
+    Task,
+    encoder_features,
+    fit_probe,
+    labelled_images,
+    random_encoder,
+    supervised_schedule,
+    trained_arm,
+)
+from fewlabel.pipeline.pretraining import Pretrained
+from fewlabel.training import load_tensors, mix_seed, save_tensors
+from fewlabel.types import FewlabelError
+
+Tuned = Literal["finetune", "finetune-head"]
+Student = Literal["self-distilled", "distilled"]
+
+
+@dataclass(frozen=True)
+class SimCLRv2Settings:
+    """from_output, from_head: the two starting points of fine-tuning; the second is the teacher.
+    student: network of the small student; one of the teacher's own kind is always trained.
+    of_own_kind, smaller: how the two students are trained.
+    """
+
+    from_output: FineTuneSettings = field(default_factory=FineTuneSettings)
+    from_head: FineTuneSettings = field(default_factory=lambda: FineTuneSettings(keep_head_layers=1))
+    student: str = "resnet18"
+    of_own_kind: DistillSettings = field(default_factory=lambda: DistillSettings(temperature=0.1))
+    smaller: DistillSettings = field(default_factory=lambda: DistillSettings(temperature=1.0))
+
+
+class SimCLRv2:
+    """Trains and keeps the networks of each step; what is in `folder` is not trained again."""
+
+    def __init__(
+        self, task: Task, pretrained: Sequence[Pretrained], settings: SimCLRv2Settings, folder: Path | None
+    ) -> None:
+        self.task, self.pretrained, self.settings, self.folder = task, pretrained, settings, folder
+        self.features = encoder_features(task, [one.encoder for one in pretrained])
+        self.kept: dict[str, TrainedNetwork] = {}
+
+    def arms(self, outputs: Path | None) -> list[Arm]:
+        """One arm a step, in the order of the steps; `outputs` as in `trained_arm`."""
+        made = [
+            self._arm("finetune", "fine-tuned from the encoder's output", outputs, self.tuned),
+            self._arm("finetune-head", "fine-tuned from the head's first layer", outputs, self.tuned),
+            self._arm("self-distilled", "distilled into its own kind", outputs, self.distilled),
+        ]
+        if self.settings.student != self.task.encoder_settings.name:
+            label = f"distilled into {self.settings.student}"
+            made.append(self._arm("distilled", label, outputs, self.distilled))
+        return made
+
+    def _arm(
+        self,
+        key: str,
+        label: str,
+        outputs: Path | None,
+        train: Callable[[str, np.ndarray, int], TrainedNetwork],
+    ) -> Arm:
+        return trained_arm(
+            key, label, "method", self.task, outputs, lambda rows, seed: train(key, rows, seed)
+        )
+
+    def tuned(self, key: str, rows: np.ndarray, seed: int) -> TrainedNetwork:
+        """Fine-tuned on the labels of `rows`: "finetune" or "finetune-head"."""
+        chosen = self.settings.from_head if key == "finetune-head" else self.settings.from_output
+        images = labelled_images(self.task, rows)
+        schedule = supervised_schedule(len(rows), chosen.learning_rate, mix_seed(key, seed) % 2**31)
+
+        def start() -> Supervised:
+            from_run = self.pretrained[seed % len(self.pretrained)]
+            probe = None
+            if chosen.start_from_probe:
+                found = fit_probe(self.task, self.features(seed), rows, "linear")
+                assert isinstance(found, LinearProbe)
+                probe = found
+            return tuned_start(
+                copy.deepcopy(from_run.encoder),
+                copy.deepcopy(from_run.head),
+                images,
+                chosen,
+                steps=schedule.steps,
+                probe=probe,
+            )
+
+        return self._kept(
+            key,
+            rows,
+            seed,
+            start,
+            lambda objective, out: train_on_labels(objective, images, schedule, out=out),
+        )
+
+    def distilled(self, key: str, rows: np.ndarray, seed: int) -> TrainedNetwork:
+        """The student of the network fine-tuned from inside the head: "self-distilled" or "distilled"."""
+        own = key == "self-distilled"
+        chosen = self.settings.of_own_kind if own else self.settings.smaller
+        images = labelled_images(self.task, rows)
+
+        def start() -> Supervised:
+            if own:
+                encoder = copy.deepcopy(self.pretrained[seed % len(self.pretrained)].encoder)
+            else:
+                network = replace(self.task.encoder_settings, name=self.settings.student, weights=None)
+                encoder = random_encoder(network, seed)
+            return Supervised(encoder, classes=self.task.classes)
+
+        def train(student: Supervised, out: Path | None) -> TrainedNetwork:
+            teacher = self.tuned("finetune-head", rows, seed)
+            every = self.task.split.train
+            return distill(
+                student, [teacher], images, every, chosen, seed=mix_seed(key, seed) % 2**31, out=out
+            )
+
+        return self._kept(key, rows, seed, start, train)
+
+    def _kept(
+        self,
+        key: str,
+        rows: np.ndarray,
+        seed: int,
+        start: Callable[[], Supervised],
+        train: Callable[[Supervised, Path | None], TrainedNetwork],
+    ) -> TrainedNetwork:
+        """The network of this name; trained where it is not kept yet, from where an interrupted training stood."""
+        name = f"{key}-{len(rows)}-{seed}"
+        if name in self.kept:
+            return self.kept[name]
+        with torch.random.fork_rng():
+            torch.manual_seed(mix_seed("new layers", name))
+            objective = start()
+        path = self.folder / f"{name}.safetensors" if self.folder else None
+        if path and path.exists():
+            trained = _read(path, objective, self.task.size_px)
+        else:
+            unfinished = self.folder / name if self.folder else None
+            trained = train(objective, unfinished)
+            if path:
+                _write(path, trained)
+            if unfinished:
+                shutil.rmtree(unfinished, ignore_errors=True)
+        self.kept = {name: trained}  # the last one only: it may be the next one's teacher
+        return trained
+
+
+def _write(path: Path, trained: TrainedNetwork) -> None:
+    told = {
+        "calibration": asdict(trained.calibration),
+        "centre": trained.centre,
+        "spread": trained.spread,
+    }
+    save_tensors(trained.objective.state_dict(), path, {"trained": json.dumps(told)})
+
+
+def _read(path: Path, objective: Supervised, size_px: int) -> TrainedNetwork:
+    tensors, metadata = load_tensors(path)
+    try:
+        told = json.loads(metadata["trained"])
+        objective.load_state_dict(tensors)
+        calibration = Calibration(**told["calibration"])
+        trained = TrainedNetwork(objective, size_px, calibration, told["centre"], told["spread"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise FewlabelError(
+            f"{path} is damaged or of another run: delete it, and it is trained again."
+        ) from error
+    objective.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return trained
+
+
+def as_probe(trained: TrainedNetwork) -> tuple[Encoder, LinearProbe]:
+    """The same answers as an encoder with a linear probe, the form in which a run keeps its classifier.
+
+    trained: a network whose last layer lies on the encoder's output.
+    """
+    objective = trained.objective
+    encoder = objective.encoder
+    assert isinstance(encoder, Encoder)
+    weights = objective.head.weight.detach().double().cpu().numpy().T  # (F, K)
+    intercept = objective.head.bias.detach().double().cpu().numpy()
+    scaling = Scaling(np.zeros(len(weights)), 1.0)
+    if not objective.classes:
+        weights, intercept = weights * trained.spread, intercept * trained.spread + trained.centre
+        return encoder, LinearProbe("number", scaling, weights, intercept)
+    kind: Literal["binary", "category"] = "binary" if objective.classes == 2 else "category"
+    return encoder, LinearProbe(kind, scaling, weights, intercept, trained.calibration)
