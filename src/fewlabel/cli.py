@@ -51,9 +51,7 @@ StartSize = Annotated[
     int | None,
     typer.Option(help="Views begin at this size in pixels and grow to --size; full size by default."),
 ]
-HeadLayers = Annotated[
-    int, typer.Option(help="Linear layers of the projection head: 2 as SimCLR, 3 as SimCLRv2.")
-]
+HeadLayers = Annotated[int, typer.Option(help="Linear layers of the projection head; SimCLRv2 has 3.")]
 Checkpointing = Annotated[
     bool, typer.Option("--checkpointing", help="For big networks: less memory, a third more time.")
 ]
