@@ -58,7 +58,8 @@ class Result:
         self.name = name
         self.raw: JSON = content or {}
         self.cells = {(r["name"], r["arm"], r["budget"]): r for r in self.raw.get("metrics", [])}
-        self.against = {(r["reference"], r["budget"]): r for r in self.raw.get("differences", [])}
+        differences = self.raw.get("differences", [])
+        self.against = {(r["reference"], r["budget"]): r for r in differences if r["arm"] == "simclr"}
 
     @property
     def measured(self) -> bool:
