@@ -400,7 +400,7 @@ def _evaluate_settings(
     seeds: int,
     validation_labels: int | None,
     no_supervised: bool,
-    recipe: str,
+    recipe: Any,
     student: str,
 ) -> EvaluateSettings:
     from fewlabel.pipeline import EvaluateSettings, SimCLRv2Settings

@@ -16,8 +16,9 @@ from torch import nn
 from training_runs import SIZE_PX, schedule, small_data, small_objective
 
 from fewlabel import processes
-from fewlabel.training import fit, load_tensors, loop
-from fewlabel.training.sync_batchnorm import _SYNCED
+from fewlabel.networks.torchvision_shim import ensure_torchvision
+from fewlabel.training import fit, load_tensors, loop, sync_batchnorm
+from fewlabel.training.sync_batchnorm import _SYNCED, synchronise_batchnorm
 from fewlabel.views import medical_views
 
 STEPS, RATE, VIEWS = 6, 0.005, medical_views(SIZE_PX)
@@ -195,6 +196,23 @@ def test_synchronised_batchnorm_is_torchs_own_in_one_process(shape: tuple[int, .
         found.append((y, x.grad, layer.weight.grad, layer.running_mean, layer.running_var, layer(x)))
     for a, b in zip(*found, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_synchronised_batchnorm_with_an_activation_is_timms_own_in_one_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ensure_torchvision()
+    from timm.layers import BatchNormAct2d
+
+    x = torch.randn(6, 5, 4, 4) * 2 + 1
+    plain, ours = BatchNormAct2d(5, inplace=False), nn.Sequential(BatchNormAct2d(5, inplace=False))
+    with monkeypatch.context() as patch:
+        patch.setattr(sync_batchnorm, "world_size", lambda: 2)
+        synchronise_batchnorm(ours, torch.device("cpu"))
+    assert type(ours[0]) is not BatchNormAct2d
+    assert torch.allclose(ours(x), plain(x), atol=1e-5)
+    assert torch.allclose(ours.eval()(x), plain.eval()(x), atol=1e-5)
+    assert float(plain(x).min()) == 0.0
 
 
 @pytest.mark.parametrize(

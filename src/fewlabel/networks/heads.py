@@ -39,4 +39,4 @@ def first_layers(head: nn.Sequential, layers: int) -> nn.Sequential:
             f"{layers} layers of the projection head were to be kept, and it has {len(starts)}: keep from 0 to "
             f"{len(starts) - 1}, since the last one is thrown away."
         )
-    return head[: starts[layers]]
+    return nn.Sequential(*list(head)[: starts[layers]])

@@ -75,6 +75,7 @@ class TrainingSet:
     @cached_property
     def _group_numbers(self) -> np.ndarray:
         """(N,) groups from 0."""
+        assert self.groups is not None
         return np.unique(self.groups, return_inverse=True)[1]
 
     @property

@@ -18,16 +18,17 @@ def synchronise_batchnorm(module: nn.Module, device: torch.device) -> None:
     """
     if world_size() == 1:
         return
-    if device.type == "cuda":
-        ensure_torchvision()
-        from timm.layers import convert_sync_batchnorm
+    ensure_torchvision()
+    from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 
+    if device.type == "cuda":
         for name, child in module.named_children():
             setattr(module, name, convert_sync_batchnorm(child))
         return
+    synced = {**_SYNCED, BatchNormAct2d: _SynchronisedAct2d}
     for layer in module.modules():
-        if type(layer) in _SYNCED:  # the same layer with the same weights and buffers, of another class
-            layer.__class__ = _SYNCED[type(layer)]
+        if type(layer) in synced:  # the same layer with the same weights and buffers, of another class
+            layer.__class__ = synced[type(layer)]
 
 
 class _Total(torch.autograd.Function):
@@ -84,6 +85,16 @@ class _Synchronised2d(_Synchronised, nn.BatchNorm2d):
 
 class _Synchronised3d(_Synchronised, nn.BatchNorm3d):
     pass
+
+
+class _SynchronisedAct2d(_Synchronised2d):
+    """timm's `BatchNormAct2d`: what follows the normalisation is part of the layer."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.drop(super().forward(x)))
 
 
 _SYNCED: dict[type[nn.Module], type[nn.Module]] = {
