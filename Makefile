@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SOURCES := $(shell find src -name '*.py' -o -name '*.html' -o -name '*.css')
+SOURCES := $(shell find src -name '*.py' -o -name '*.html' -o -name '*.css' -o -name '*.md')
 
 .PHONY: setup demo test test-fast lint results clean
 

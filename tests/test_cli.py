@@ -91,6 +91,7 @@ WRONG_WORDS: list[tuple[list[str], str]] = [
     (["pretrain", "--out", "o"], "Missing argument 'collections'"),
     (["import", "images"], "Missing option '--to'"),
     (["evaluate", "chest", "--target", "x", "--out", "o"], "Missing option '--model'"),
+    (["export", "run", "--out", "o"], "Missing option '--to'"),
     (["report"], "Missing argument 'run'"),
 ]
 
@@ -169,6 +170,9 @@ def test_places_that_are_wrong(chest: Path, images: Path, tmp_path: Path, fewlab
     refused(fewlabel("evaluate", chest, *model, tmp_path / "nowhere"), "is no finished run")
     refused(fewlabel("evaluate", chest, *model, chest), "is no finished run")
     refused(fewlabel("predict", tmp_path / "nowhere", images), "is no finished run")
+    export = ["export", tmp_path / "nowhere", "--out", tmp_path / "out", "--to"]
+    refused(fewlabel(*export, "torchscript"), "is no finished run")
+    refused(fewlabel(*export, "tflite"), "'tflite' is no format: export to onnx, torchscript or monai-bundle")
     refused(fewlabel("report", tmp_path / "nowhere"), r"results\.json is missing")
     assert list(tmp_path.iterdir()) == []
 
@@ -300,7 +304,7 @@ def test_as_a_program(tmp_path: Path) -> None:
     plain, asked = ran(), ran("--help")
     assert plain == asked
     assert (asked.status, asked.err) == (0, "")
-    for command in ("import", "learn", "pretrain", "evaluate", "predict", "report", "phantoms"):
+    for command in ("import", "learn", "pretrain", "evaluate", "predict", "export", "report", "phantoms"):
         assert re.search(rf"^  {command} ", asked.out, re.MULTILINE)
     refused(
         ran("learn", tmp_path / "nowhere", "--target", "x", "--out", tmp_path / "run"), "no collection at"
@@ -308,7 +312,7 @@ def test_as_a_program(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["import", "learn", "pretrain", "evaluate", "predict", "report", "phantoms"]
+    "command", ["import", "learn", "pretrain", "evaluate", "predict", "export", "report", "phantoms"]
 )
 def test_every_command_and_option_is_explained(command: str, fewlabel: Command) -> None:
     answer = fewlabel(command, "--help")

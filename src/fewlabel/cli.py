@@ -352,6 +352,20 @@ def predict(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run made by fewlabel learn or evaluate.")],
+    to: Annotated[str, typer.Option(help="onnx, torchscript or monai-bundle.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the network and its model card.")],
+) -> None:
+    """Write the classifier for other programs, checked against the run, with a model card."""
+    from fewlabel import pipeline
+
+    exported = pipeline.export_model(run, to, out)
+    print(f"{exported.model}: at most {exported.equality.largest:.1e} from the run")
+    print(f"model card: {exported.card}")
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="A run made by fewlabel learn or evaluate.")]) -> None:
     """Write report.html again from results.json."""
     from fewlabel.report import write_report

@@ -1,6 +1,7 @@
 """The main job and its stages."""
 
 from fewlabel.pipeline.evaluating import EvaluateSettings
+from fewlabel.pipeline.exporting import Exported, export_model
 from fewlabel.pipeline.learning import Learned, evaluate, learn
 from fewlabel.pipeline.predicting import Predictions, load_classifier, predict
 from fewlabel.pipeline.pretraining import Pretrained, PretrainSettings, pretrain, pretrain_on_cluster
@@ -8,12 +9,14 @@ from fewlabel.pipeline.simclr_v2 import SimCLRv2Settings
 
 __all__ = [
     "EvaluateSettings",
+    "Exported",
     "Learned",
     "Predictions",
     "PretrainSettings",
     "Pretrained",
     "SimCLRv2Settings",
     "evaluate",
+    "export_model",
     "learn",
     "load_classifier",
     "predict",
