@@ -1,18 +1,21 @@
 """Training objectives, one file a paper. A class that is listed in `OBJECTIVES` is covered by the contract tests
 and has its line in the README's table."""
 
+from fewlabel.objectives.byol import BYOL, byol_error
 from fewlabel.objectives.contrast import info_nce, nt_xent
 from fewlabel.objectives.simclr import SimCLR
 from fewlabel.objectives.supcon import SupCon, supcon
 from fewlabel.objectives.supervised import Supervised
 
-OBJECTIVES = (SimCLR, SupCon, Supervised)
+OBJECTIVES = (SimCLR, SupCon, BYOL, Supervised)
 
 __all__ = [
+    "BYOL",
     "OBJECTIVES",
     "SimCLR",
     "SupCon",
     "Supervised",
+    "byol_error",
     "info_nce",
     "nt_xent",
     "supcon",
