@@ -6,8 +6,9 @@ from fewlabel.objectives.contrast import info_nce, nt_xent
 from fewlabel.objectives.simclr import SimCLR
 from fewlabel.objectives.supcon import SupCon, supcon
 from fewlabel.objectives.supervised import Supervised
+from fewlabel.objectives.vicreg import VICReg, vicreg
 
-OBJECTIVES = (SimCLR, SupCon, BYOL, Supervised)
+OBJECTIVES = (SimCLR, SupCon, BYOL, VICReg, Supervised)
 
 __all__ = [
     "BYOL",
@@ -15,8 +16,10 @@ __all__ = [
     "SimCLR",
     "SupCon",
     "Supervised",
+    "VICReg",
     "byol_error",
     "info_nce",
     "nt_xent",
     "supcon",
+    "vicreg",
 ]
