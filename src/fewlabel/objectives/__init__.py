@@ -1,6 +1,7 @@
 """Training objectives, one file a paper. A class that is listed in `OBJECTIVES` is covered by the contract tests
 and has its line in the README's table."""
 
+from fewlabel.objectives.barlow import BarlowTwins, barlow_twins
 from fewlabel.objectives.byol import BYOL, byol_error
 from fewlabel.objectives.contrast import info_nce, nt_xent
 from fewlabel.objectives.simclr import SimCLR
@@ -8,15 +9,17 @@ from fewlabel.objectives.supcon import SupCon, supcon
 from fewlabel.objectives.supervised import Supervised
 from fewlabel.objectives.vicreg import VICReg, vicreg
 
-OBJECTIVES = (SimCLR, SupCon, BYOL, VICReg, Supervised)
+OBJECTIVES = (SimCLR, SupCon, BYOL, BarlowTwins, VICReg, Supervised)
 
 __all__ = [
     "BYOL",
     "OBJECTIVES",
+    "BarlowTwins",
     "SimCLR",
     "SupCon",
     "Supervised",
     "VICReg",
+    "barlow_twins",
     "byol_error",
     "info_nce",
     "nt_xent",
