@@ -4,17 +4,19 @@ and has its line in the README's table."""
 from fewlabel.objectives.barlow import BarlowTwins, barlow_twins
 from fewlabel.objectives.byol import BYOL, byol_error
 from fewlabel.objectives.contrast import info_nce, nt_xent
+from fewlabel.objectives.moco import MoCo, moco_contrast
 from fewlabel.objectives.simclr import SimCLR
 from fewlabel.objectives.supcon import SupCon, supcon
 from fewlabel.objectives.supervised import Supervised
 from fewlabel.objectives.vicreg import VICReg, vicreg
 
-OBJECTIVES = (SimCLR, SupCon, BYOL, BarlowTwins, VICReg, Supervised)
+OBJECTIVES = (SimCLR, SupCon, MoCo, BYOL, BarlowTwins, VICReg, Supervised)
 
 __all__ = [
     "BYOL",
     "OBJECTIVES",
     "BarlowTwins",
+    "MoCo",
     "SimCLR",
     "SupCon",
     "Supervised",
@@ -22,6 +24,7 @@ __all__ = [
     "barlow_twins",
     "byol_error",
     "info_nce",
+    "moco_contrast",
     "nt_xent",
     "supcon",
     "vicreg",
