@@ -4,16 +4,18 @@ and has its line in the README's table."""
 from fewlabel.objectives.barlow import BarlowTwins, barlow_twins
 from fewlabel.objectives.byol import BYOL, byol_error
 from fewlabel.objectives.contrast import info_nce, nt_xent
+from fewlabel.objectives.mae import MAE, masked_error
 from fewlabel.objectives.moco import MoCo, moco_contrast
 from fewlabel.objectives.simclr import SimCLR
 from fewlabel.objectives.supcon import SupCon, supcon
 from fewlabel.objectives.supervised import Supervised
 from fewlabel.objectives.vicreg import VICReg, vicreg
 
-OBJECTIVES = (SimCLR, SupCon, MoCo, BYOL, BarlowTwins, VICReg, Supervised)
+OBJECTIVES = (SimCLR, SupCon, MoCo, BYOL, BarlowTwins, VICReg, MAE, Supervised)
 
 __all__ = [
     "BYOL",
+    "MAE",
     "OBJECTIVES",
     "BarlowTwins",
     "MoCo",
@@ -24,6 +26,7 @@ __all__ = [
     "barlow_twins",
     "byol_error",
     "info_nce",
+    "masked_error",
     "moco_contrast",
     "nt_xent",
     "supcon",
