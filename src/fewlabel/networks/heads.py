@@ -7,24 +7,36 @@ from torch import nn
 from fewlabel.types import FewlabelError
 
 
-def mlp_head(in_dim: int, hidden_dim: int, out_dim: int, *, layers: int = 2) -> nn.Sequential:
+def mlp_head(
+    in_dim: int,
+    hidden_dim: int,
+    out_dim: int,
+    *,
+    layers: int = 2,
+    hidden_norm: bool = True,
+    last_norm: bool = True,
+    last_bias: bool = False,
+) -> nn.Sequential:
     """Projection head: (B, in_dim) -> (B, out_dim), `layers` linear layers with ReLU between them.
 
     SimCLR's g has 2 (arXiv:2002.05709, section 4.2: 2048-2048-128 for ResNet-50), SimCLRv2's has 3. Batch
-    normalisation after every linear layer and no bias before it, as in the authors' published code; the last one
-    has no shift.
+    normalisation after every linear layer and no bias before it, as in the authors' published code; the last
+    one has no shift.
+    hidden_norm: batch normalisation after the linear layers before the last; without it they have a bias.
+    last_norm: the same after the last layer. last_bias: whether that layer has a bias; of no use before norm.
     """
     widths = [in_dim] + [hidden_dim] * (layers - 1) + [out_dim]
     modules: list[nn.Module] = []
-    for i in range(layers):
-        last = i == layers - 1
-        modules.append(nn.Linear(widths[i], widths[i + 1], bias=False))
-        norm = nn.BatchNorm1d(widths[i + 1])
-        if last:
-            norm.register_parameter("bias", None)
+    for i in range(layers - 1):
+        modules.append(nn.Linear(widths[i], widths[i + 1], bias=not hidden_norm))
+        if hidden_norm:
+            modules.append(nn.BatchNorm1d(widths[i + 1]))
+        modules.append(nn.ReLU(inplace=True))
+    modules.append(nn.Linear(widths[-2], out_dim, bias=last_bias))
+    if last_norm:
+        norm = nn.BatchNorm1d(out_dim)
+        norm.register_parameter("bias", None)
         modules.append(norm)
-        if not last:
-            modules.append(nn.ReLU(inplace=True))
     return nn.Sequential(*modules)
 
 

@@ -1,19 +1,37 @@
 """Training objectives, one file a paper. A class that is listed in `OBJECTIVES` is covered by the contract tests
 and has its line in the README's table."""
 
+from fewlabel.objectives.barlow import BarlowTwins, barlow_twins
+from fewlabel.objectives.byol import BYOL, byol_error
 from fewlabel.objectives.contrast import info_nce, nt_xent
 from fewlabel.objectives.distillation import Distillation, distillation_loss
+from fewlabel.objectives.mae import MAE, masked_error
+from fewlabel.objectives.moco import MoCo, moco_contrast
 from fewlabel.objectives.simclr import SimCLR
+from fewlabel.objectives.supcon import SupCon, supcon
 from fewlabel.objectives.supervised import Supervised
+from fewlabel.objectives.vicreg import VICReg, vicreg
 
-OBJECTIVES = (SimCLR, Supervised)
+OBJECTIVES = (SimCLR, SupCon, MoCo, BYOL, BarlowTwins, VICReg, MAE, Supervised)
 
 __all__ = [
+    "BYOL",
+    "MAE",
     "OBJECTIVES",
+    "BarlowTwins",
     "Distillation",
+    "MoCo",
     "SimCLR",
+    "SupCon",
     "Supervised",
+    "VICReg",
+    "barlow_twins",
+    "byol_error",
     "distillation_loss",
     "info_nce",
+    "masked_error",
+    "moco_contrast",
     "nt_xent",
+    "supcon",
+    "vicreg",
 ]

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from fewlabel.objectives.pairs import check_pair, unit
 from fewlabel.processes import gathered, rank, summed, world_size
 from fewlabel.types import FewlabelError
 
@@ -32,7 +32,7 @@ def nt_xent(z1: torch.Tensor, z2: torch.Tensor, *, temperature: float = 0.5) -> 
     """
     _check(z1, z2, temperature)
     with torch.autocast(z1.device.type, enabled=False):
-        return _NTXent.apply(_unit(torch.cat([z1, z2])), temperature)
+        return _NTXent.apply(unit(torch.cat([z1, z2])), temperature)
 
 
 def info_nce(
@@ -48,24 +48,16 @@ def info_nce(
     if not 0 <= weight <= 1:
         raise FewlabelError(f"weight is {weight}: it must lie from 0 to 1.")
     with torch.autocast(z1.device.type, enabled=False):
-        return _InfoNCE.apply(_unit(torch.cat([z1, z2])), temperature, weight)
-
-
-def _unit(z: torch.Tensor) -> torch.Tensor:
-    """Rows of length 1 in 32 bits or more: in bf16 a cosine would be wrong by 1 % before a temperature divides it."""
-    return F.normalize(z if z.dtype == torch.float64 else z.float(), dim=1)
+        return _InfoNCE.apply(unit(torch.cat([z1, z2])), temperature, weight)
 
 
 def _check(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> None:
-    if z1.shape != z2.shape or z1.dim() != 2:
-        raise FewlabelError(
-            f"z1 is {tuple(z1.shape)}, z2 is {tuple(z2.shape)}: both views need the same batch of shape (N, K). "
-            "Set drop_last=True if your own loader leaves a shorter last batch."
-        )
-    if z1.shape[0] * world_size() < 2:
-        raise FewlabelError(
-            f"The batch holds {z1.shape[0]} image: a contrast needs at least 2. Raise the batch size."
-        )
+    check_pair(z1, z2)
+    check_temperature(temperature)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise FewlabelError unless the temperature is above 0."""
     if not temperature > 0:
         raise FewlabelError(f"temperature is {temperature}: it must be above 0; the paper uses 0.1 to 0.5.")
 

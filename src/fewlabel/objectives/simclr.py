@@ -18,7 +18,8 @@ from torch import nn
 
 from fewlabel.networks import Encoder, mlp_head
 from fewlabel.objectives.contrast import nt_xent
-from fewlabel.types import Batch, FewlabelError
+from fewlabel.objectives.pairs import two_views
+from fewlabel.types import Batch
 
 
 class SimCLR(nn.Module):
@@ -57,9 +58,7 @@ class SimCLR(nn.Module):
 
     def embed_views(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Embeddings (B, K) of each of the two views, in one pass with joint batch statistics."""
-        if len(batch.views) != 2:
-            raise FewlabelError(f"SimCLR got {len(batch.views)} view(s) of each image: it needs exactly 2.")
-        return self.embed(torch.cat(batch.views)).chunk(2)
+        return self.embed(torch.cat(two_views(batch, "SimCLR"))).chunk(2)
 
     def contrast(self, z1: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
         """The scalar loss of the embeddings (B, K) of two views."""
