@@ -51,6 +51,7 @@ StartSize = Annotated[
     int | None,
     typer.Option(help="Views begin at this size in pixels and grow to --size; full size by default."),
 ]
+Objective = Annotated[str, typer.Option(help="simclr, moco, byol, barlow, vicreg; or mae with a ViT.")]
 HeadLayers = Annotated[int, typer.Option(help="Linear layers of the projection head; SimCLRv2 has 3.")]
 Checkpointing = Annotated[
     bool, typer.Option("--checkpointing", help="For big networks: less memory, a third more time.")
@@ -161,6 +162,7 @@ def learn(
     no_supervised: NoSupervised = False,
     recipe: RecipeName = "probe",
     student: Student = "resnet18",
+    objective: Objective = "simclr",
     encoder: EncoderName = "resnet18",
     weights: Weights = None,
     size: Size = 64,
@@ -185,6 +187,7 @@ def learn(
     from fewlabel import pipeline
 
     pretraining = _pretrain_settings(
+        objective=objective,
         encoder=encoder,
         weights=weights,
         size_px=size,
@@ -227,6 +230,7 @@ def learn(
 def pretrain(
     collections: Annotated[list[Path], typer.Argument(help="One or more collections.")],
     out: Out,
+    objective: Objective = "simclr",
     encoder: EncoderName = "resnet18",
     weights: Weights = None,
     size: Size = 64,
@@ -255,6 +259,7 @@ def pretrain(
     from fewlabel.processes import launched_rank
 
     settings = _pretrain_settings(
+        objective=objective,
         encoder=encoder,
         weights=weights,
         size_px=size,
@@ -393,6 +398,7 @@ def _pretrain_settings(**chosen: Any) -> PretrainSettings:
     from fewlabel.pipeline import PretrainSettings
 
     _one_of("--views", chosen["views"], ("medical", "simclr"))
+    _one_of("--objective", chosen["objective"], ("simclr", "moco", "byol", "barlow", "vicreg", "mae"))
     _one_of("--positives", chosen["positives"], ("views", "patient", "study"))
     _one_of("--loss", chosen["loss"], ("nt-xent", "info-nce"))
     _one_of("--optimizer", chosen["optimizer"], ("adamw", "adam", "sgd", "lars"))

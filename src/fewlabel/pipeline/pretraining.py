@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from fewlabel.cluster import train_on_cluster
 from fewlabel.collection import Collection, find_duplicates
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.networks.encoders import has_fixed_size
-from fewlabel.objectives import SimCLR, info_nce, nt_xent
+from fewlabel.objectives import BYOL, MAE, BarlowTwins, MoCo, SimCLR, VICReg, info_nce, nt_xent
 from fewlabel.pipeline.runs import (
     ENCODER,
     HEAD,
@@ -48,6 +48,7 @@ from fewlabel.views import ViewSettings, medical_views, simclr_views
 
 LossName = Literal["nt-xent", "info-nce"]
 ViewName = Literal["medical", "simclr"]
+ObjectiveName = Literal["simclr", "moco", "byol", "barlow", "vicreg", "mae"]
 Positives = Literal["views", "patient", "study"]
 
 
@@ -55,6 +56,7 @@ Positives = Literal["views", "patient", "study"]
 class PretrainSettings:
     """How to pretrain. What is None is chosen from the images and written to run.json.
 
+    objective: what training minimises; head_layers, temperature and loss are SimCLR's, the first two MoCo's as well.
     encoder, weights, small_stem: see `EncoderSettings`. size_px: smaller images are enlarged to it, which helps: on
     PneumoniaMNIST (28 px) 64 px gave better validation figures than 28.
     channels: None = 3 if most images have colour, else 1.
@@ -65,6 +67,7 @@ class PretrainSettings:
     with probability pair_share where there are two.
     """
 
+    objective: ObjectiveName = "simclr"
     encoder: str = "resnet18"
     weights: str | None = None
     size_px: int = 64
@@ -95,6 +98,11 @@ class PretrainSettings:
         check_range("seed", self.seed, 0, 2**32 - 1)
         check_range("micro_batch", self.micro_batch, 1)
         check_range("start_size_px", self.start_size_px, 8, self.size_px)
+        if self.objective == "mae" and self.positives != "views":
+            raise FewlabelError(
+                "A masked autoencoder looks at one view of an image, so positives have no meaning for it: leave "
+                "positives at views, or choose another objective."
+            )
         if self.start_size_px is not None and has_fixed_size(self.encoder):
             raise FewlabelError(
                 f"{self.encoder} takes images of one size only, and views were to grow from {self.start_size_px} px: "
@@ -255,10 +263,12 @@ def pretrain(
         progress="pretraining" if progress else "",
     )
     encoder = objective.encoder.eval()
-    pretrained = Pretrained(encoder, settings, store_px, splits, result, images, objective.head.eval())
+    head = objective.head.eval() if settings.objective == "simclr" else None
+    pretrained = Pretrained(encoder, settings, store_px, splits, result, images, head)
     if not first:
         return pretrained
-    save_head(objective.head, out / HEAD)
+    if head is not None:
+        save_head(head, out / HEAD)
     save_encoder(encoder, out / ENCODER)
     write_json(
         out / "pretrain.json",
@@ -359,15 +369,18 @@ def kept_fit(folder: Path) -> FitResult:
 _LOSSES: dict[LossName, Callable[..., torch.Tensor]] = {"nt-xent": nt_xent, "info-nce": info_nce}
 
 
-def _objective(settings: PretrainSettings) -> SimCLR:
+def _objective(settings: PretrainSettings) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(mix_seed("initial weights", settings.seed))
-        return SimCLR(
-            Encoder(settings.encoder_settings),
-            head_layers=settings.head_layers,
-            temperature=settings.temperature,
-            loss_function=_LOSSES[settings.loss],
-        )
+        encoder = Encoder(settings.encoder_settings)
+        layers, temperature = settings.head_layers, settings.temperature
+        if settings.objective == "simclr":
+            loss = _LOSSES[settings.loss]
+            return SimCLR(encoder, head_layers=layers, temperature=temperature, loss_function=loss)
+        if settings.objective == "moco":
+            return MoCo(encoder, head_layers=layers, temperature=temperature)
+        others = {"byol": BYOL, "barlow": BarlowTwins, "vicreg": VICReg, "mae": MAE}
+        return others[settings.objective](encoder)
 
 
 def _identity(settings: PretrainSettings, collections: Sequence[Collection]) -> JSON:
