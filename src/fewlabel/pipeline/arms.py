@@ -34,10 +34,14 @@ Role = Literal["method", "control", "reference", "baseline"]
 
 @dataclass(frozen=True)
 class Outputs:
-    """Calibrated probabilities (n, K), or numbers (n,), of the labelled validation and test images."""
+    """Calibrated probabilities (n, K), or numbers (n,), of the labelled validation and test images.
+
+    uncalibrated: the probabilities of the test images before calibration; None for numbers.
+    """
 
     val: np.ndarray
     test: np.ndarray
+    uncalibrated: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,16 @@ def probe_arm(
     def outputs(rows: np.ndarray, seed: int) -> Outputs:
         all_features = features(seed)
         fitted = fit_probe(task, all_features, rows, probe)
-        return Outputs(fitted.predict(all_features[task.val]), fitted.predict(all_features[task.test]))
+        test = all_features[task.test]
+        before = None if task.target.kind == "number" else uncalibrated(fitted).predict(test)
+        return Outputs(fitted.predict(all_features[task.val]), fitted.predict(test), before)
 
     return Arm(key, label, role, outputs)
+
+
+def uncalibrated(probe: Probe) -> Probe:
+    """The same probe without its calibration."""
+    return replace(probe, calibration=Calibration())
 
 
 def encoder_features(task: Task, encoders: Sequence[Encoder]) -> Callable[[int], np.ndarray]:
@@ -205,9 +216,9 @@ def supervised_arm(task: Task, folder: Path | None, learning_rate: float = 1e-3)
 
     def outputs(rows: np.ndarray, seed: int) -> Outputs:
         cached = folder / f"supervised-{len(rows)}-{seed}.npz" if folder else None
-        if cached and cached.exists():
-            with np.load(cached, allow_pickle=False) as file:
-                return Outputs(file["val"], file["test"])
+        kept = _load_outputs(cached, number=task.target.kind == "number") if cached else None
+        if kept:
+            return kept
         result = train_supervised(task, rows, seed, learning_rate)
         if cached:
             _save_outputs(cached, result)
@@ -219,9 +230,22 @@ def supervised_arm(task: Task, folder: Path | None, learning_rate: float = 1e-3)
 def _save_outputs(path: Path, outputs: Outputs) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
+    before = {} if outputs.uncalibrated is None else {"uncalibrated": outputs.uncalibrated}
     with temporary.open("wb") as file:
-        np.savez(file, val=outputs.val, test=outputs.test)
+        np.savez(file, val=outputs.val, test=outputs.test, **before)
     replace_file(temporary, path)
+
+
+def _load_outputs(path: Path, *, number: bool) -> Outputs | None:
+    """What `_save_outputs` wrote; None where there is no file, or one without the uncalibrated probabilities."""
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        if number:
+            return Outputs(file["val"], file["test"])
+        if "uncalibrated" not in file.files:
+            return None
+        return Outputs(file["val"], file["test"], file["uncalibrated"])
 
 
 def train_supervised(task: Task, rows: np.ndarray, seed: int, learning_rate: float) -> Outputs:
@@ -256,4 +280,4 @@ def train_supervised(task: Task, rows: np.ndarray, seed: int, learning_rate: flo
     if number:
         return Outputs(val[:, 0] * spread + centre, test[:, 0] * spread + centre)
     calibration = Calibration.fit(val, y[task.val])
-    return Outputs(calibration(val), calibration(test))
+    return Outputs(calibration(val), calibration(test), Calibration()(test))
