@@ -160,6 +160,24 @@ def test_calibration_is_shown_before_and_after(tmp_path: Path) -> None:
     assert "Calibration : does 30 % mean 30 %?" in text
 
 
+def _diagram(html: str, side: str) -> str:
+    found = re.search(
+        rf'aria-label="[^"]*{side} calibration with 50 labels[^"]*">(.*?)</svg>', html, re.DOTALL
+    )
+    assert found is not None
+    return found[1].replace(f"calibration-{side}", "")
+
+
+def test_the_two_diagrams_show_their_own_side(tmp_path: Path) -> None:
+    results = slim(binary())
+    html = _write(tmp_path / "differ", results)
+    assert _diagram(html, "before") != _diagram(html, "after")
+    for row in results["calibration"]:
+        row["before"] = {key: row[key] for key in ("predicted", "observed", "count")}
+    html = _write(tmp_path / "alike", results)
+    assert _diagram(html, "before") == _diagram(html, "after")
+
+
 def test_several_classes_have_calibration_without_roc(tmp_path: Path) -> None:
     parsed = Page(_write(tmp_path, slim(category())))
     assert "share that is called right" in parsed.text
@@ -170,8 +188,8 @@ def test_several_classes_have_calibration_without_roc(tmp_path: Path) -> None:
 def test_risk_and_coverage_in_words(tmp_path: Path) -> None:
     text = Page(_write(tmp_path, slim(binary()) | CHEAP)).text
     assert "Keeping the most confident 80 %, the error falls from 12 % to 7.1 % (4.3 to 11 %)." in text
-    assert "1.0 % no threshold can promise it with 311 validation patients" in text
-    assert "5.0 % 0.8731 4.6 % 61 % 57 to 65 % 3.8 % 2.1 to 5.6 %" in text
+    assert "1 % no threshold can promise it with 311 validation patients" in text
+    assert "5 % 0.8731 4.6 % 61 % 57 to 65 % 3.8 % 2.1 to 5.6 %" in text
     assert "10 % everything is answered 9.6 % 100 % 100 to 100 % 12 %" in text
     assert "AURC" in text
 

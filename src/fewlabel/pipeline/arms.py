@@ -216,7 +216,7 @@ def supervised_arm(task: Task, folder: Path | None, learning_rate: float = 1e-3)
 
     def outputs(rows: np.ndarray, seed: int) -> Outputs:
         cached = folder / f"supervised-{len(rows)}-{seed}.npz" if folder else None
-        kept = _load_outputs(cached, number=task.target.kind == "number") if cached else None
+        kept = _load_outputs(cached) if cached else None
         if kept:
             return kept
         result = train_supervised(task, rows, seed, learning_rate)
@@ -230,22 +230,21 @@ def supervised_arm(task: Task, folder: Path | None, learning_rate: float = 1e-3)
 def _save_outputs(path: Path, outputs: Outputs) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
-    before = {} if outputs.uncalibrated is None else {"uncalibrated": outputs.uncalibrated}
+    before = np.empty(0) if outputs.uncalibrated is None else outputs.uncalibrated
     with temporary.open("wb") as file:
-        np.savez(file, val=outputs.val, test=outputs.test, **before)
+        np.savez(file, val=outputs.val, test=outputs.test, uncalibrated=before)
     replace_file(temporary, path)
 
 
-def _load_outputs(path: Path, *, number: bool) -> Outputs | None:
-    """What `_save_outputs` wrote; None where there is no file, or one without the uncalibrated probabilities."""
+def _load_outputs(path: Path) -> Outputs | None:
+    """What `_save_outputs` wrote; None where there is no file, or one of an earlier version without `uncalibrated`."""
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as file:
-        if number:
-            return Outputs(file["val"], file["test"])
         if "uncalibrated" not in file.files:
             return None
-        return Outputs(file["val"], file["test"], file["uncalibrated"])
+        before = file["uncalibrated"]
+        return Outputs(file["val"], file["test"], before if before.size else None)
 
 
 def train_supervised(task: Task, rows: np.ndarray, seed: int, learning_rate: float) -> Outputs:

@@ -120,7 +120,7 @@ def abstention(results: Results) -> JSON | None:
         return None
     curve, asked = given["curve"], given["asked"]
     marks = [(row["coverage"]["value"], row["achieved"]["value"]) for row in asked if _answers(row)]
-    drawn = diagnostics.RiskCoverage(*(curve[key] for key in ("coverage", "risk", "low", "high")), marks)
+    drawn = diagnostics.RiskCoverage(curve["coverage"], curve["risk"], curve["low"], curve["high"], marks)
     sentence = _risk_sentence(given)
     look = results.look(given.get("arm"))
     plot = two_widths(
@@ -151,10 +151,11 @@ def _answers(row: JSON) -> bool:
 
 
 def _asked_row(row: JSON) -> JSON:
+    risk = f"{100 * row['risk']:g} %"
     if not is_number(row.get("threshold")):
-        return {"risk": percent(row["risk"]), "threshold": ""}
+        return {"risk": risk, "threshold": ""}
     return {
-        "risk": percent(row["risk"]),
+        "risk": risk,
         "threshold": f"{row['threshold']:.4f}" if row["threshold"] else "everything is answered",
         "bound": percent(row["bound"]),
         "coverage": percent(row["coverage"]["value"]),

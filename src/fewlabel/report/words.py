@@ -102,10 +102,9 @@ def percent(value: Any) -> str:
 
 def percent_interval(given: JSON) -> str:
     """ "4.2 to 10 %" of {"low": 0.042, "high": 0.1}, or a dash."""
-    low, high = given.get("low"), given.get("high")
-    if not is_number(low) or not is_number(high):
+    if not is_number(given.get("low")) or not is_number(given.get("high")):
         return NOT_KNOWN
-    return f"{_in_percent(low)} to {_in_percent(high)} %"
+    return f"{_in_percent(given['low'])} to {_in_percent(given['high'])} %"
 
 
 def _in_percent(share: float) -> str:
