@@ -341,15 +341,21 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A run made by fewlabel learn or evaluate.")],
     files: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
     out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("predictions.csv"),
+    abstain_above_risk: Annotated[
+        float | None,
+        typer.Option(
+            help="Answer only where at most this share of answers is wrong, such as 0.05; all by default."
+        ),
+    ] = None,
 ) -> None:
     """Predict on new files, one row each. Exit status 3 if some could not be read, 1 if none could."""
     from fewlabel import pipeline
 
     with _progress("predicting") as progress:
-        predictions = pipeline.predict(run, files, out=out, progress=progress)
-    print(
-        f"{len(predictions.rows) - predictions.unreadable} of {len(predictions.rows)} files predicted: {out}"
-    )
+        predictions = pipeline.predict(
+            run, files, out=out, abstain_above_risk=abstain_above_risk, progress=progress
+        )
+    print(f"{predictions.summary}: {out}")
     for row in [row for row in predictions.rows if row["status"] != "ok"][:10]:
         print(f"unreadable: {row['file']}: {row['reason']}", file=sys.stderr)
     if predictions.unreadable:

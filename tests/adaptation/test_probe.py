@@ -138,6 +138,32 @@ def test_calibration_of_several_classes_is_a_temperature() -> None:
     assert np.allclose(calibration(4 * logits), p, atol=0.1)
 
 
+def test_no_temperature_of_a_grid_is_better() -> None:
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 4, (120, 4))
+    y = np.where(rng.random(120) < 0.6, logits.argmax(axis=1), rng.integers(0, 4, 120))
+    slopes = np.geomspace(0.01, 10, 600)
+    losses = [log_loss(y, Calibration(slope)(logits), labels=range(4)) for slope in slopes]
+    fitted = Calibration.fit(logits, y)
+    assert fitted.slope == pytest.approx(slopes[int(np.argmin(losses))], rel=0.02)
+    assert log_loss(y, fitted(logits), labels=range(4)) <= min(losses) + 1e-6
+
+
+def test_no_slope_and_offset_of_a_grid_are_better() -> None:
+    """Under Platt's targets (positives + 1) / (positives + 2) and 1 / (negatives + 2)."""
+    logits, y = distorted(80, seed=4)
+    target = np.where(y == 1, (y.sum() + 1) / (y.sum() + 2), 1 / ((1 - y).sum() + 2))
+
+    def loss(calibration: Calibration) -> float:
+        p = calibration(logits)
+        return float(-(target * np.log(p[:, 1]) + (1 - target) * np.log(p[:, 0])).mean())
+
+    grid = [
+        Calibration(slope, offset) for slope in np.geomspace(0.05, 3, 60) for offset in np.linspace(-3, 3, 61)
+    ]
+    assert loss(Calibration.fit(logits, y)) <= min(map(loss, grid)) + 1e-6
+
+
 def test_too_few_labels_to_calibrate() -> None:
     logits, y = distorted(9)
     assert Calibration.fit(logits, y) == Calibration()

@@ -87,6 +87,10 @@ def test_multiclass_measures_equal_scikit_learn(case: tuple[np.ndarray, np.ndarr
         metrics.multiclass_brier(y, scores, weights),
         [np.average(((scores - truth) ** 2).sum(axis=1), weights=w) for w in weights],
     )
+    _matches(
+        metrics.log_loss(y, scores, weights),
+        [sk.log_loss(y, scores, sample_weight=w, labels=range(4)) for w in weights],
+    )
     kappas = [
         sk.cohen_kappa_score(y, called, weights="quadratic", sample_weight=w, labels=range(4))
         for w in weights

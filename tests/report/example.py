@@ -76,6 +76,7 @@ def binary() -> JSON:
         "calibration": [
             _calibration(rng, arm, budget) for budget in (50, 4708) for arm in ("simclr", "supervised")
         ],
+        "abstention": _abstention(),
         "embedding": _embedding(rng, ["0", "1"], 624),
         "views_figure": "figures/views.png",
         "mistakes": [_mistake(index) for index in range(16)],
@@ -107,7 +108,7 @@ def category() -> JSON:
             "where": "View Position = 'PA'",
         },
         "roc": [],
-        "calibration": [],
+        "calibration": [_calibration(rng, "simclr", 4708)],
         "mistakes": [
             _mistake(i) | {"truth": "malignant", "prediction": "normal", "probability": 0.9} for i in range(7)
         ],
@@ -134,6 +135,7 @@ def regression() -> JSON:
         "metrics": [row for name in ("mae", "r2") for row in _metrics(rng, name)],
         "roc": None,
         "calibration": None,
+        "abstention": None,
         "scatter": {
             "truth": truth.tolist(),
             "prediction": (0.6 * truth + 22 + rng.normal(0, 7, 500)).tolist(),
@@ -276,12 +278,55 @@ def _roc(arm: str, budget: int) -> JSON:
 
 
 def _calibration(rng: np.random.Generator, arm: str, budget: int) -> JSON:
-    predicted = np.linspace(0.04, 0.96, 10)
-    bend = 1.0 if arm == "simclr" else 1.8
-    observed = predicted**bend / (predicted**bend + (1 - predicted) ** bend)
+    count = rng.integers(12, 160, 10).tolist()
     return {
-        "arm": arm, "budget": budget, "predicted": predicted.tolist(), "observed": observed.tolist(),
-        "count": rng.integers(12, 160, 10).tolist(),
+        "arm": arm,
+        "budget": budget,
+        **_bent(1.0 if arm == "simclr" else 1.2, count),
+        "before": _bent(0.5 if arm == "simclr" else 2.0, count),
+        "scores": [
+            {"name": name, "before": _interval(before), "after": _interval(after)}
+            for name, before, after in (
+                ("calibration_error", 0.113, 0.037), ("brier", 0.148, 0.121), ("log_loss", 0.512, 0.377),
+            )
+        ],
+    }  # fmt: skip
+
+
+def _bent(bend: float, count: list[int]) -> JSON:
+    predicted = np.linspace(0.04, 0.96, 10)
+    observed = predicted**bend / (predicted**bend + (1 - predicted) ** bend)
+    return {"predicted": predicted.tolist(), "observed": observed.tolist(), "count": count}
+
+
+def _interval(value: float) -> JSON:
+    return {"value": value, "low": 0.8 * value, "high": 1.3 * value}
+
+
+def _abstention() -> JSON:
+    """12 % are wrong of all, 7.1 % of the most confident 80 %; one risk is too low to be promised."""
+    coverage = np.linspace(0.05, 1, 96)
+    risk = 0.12 * coverage ** (np.log(0.071 / 0.12) / np.log(0.8))
+    return {
+        "arm": "simclr", "budget": 4708, "n": 624, "patients": 624,
+        "error": _interval(0.12), "aurc": _interval(0.036),
+        "curve": {
+            "coverage": coverage.tolist(), "risk": risk.tolist(),
+            "low": (0.6 * risk).tolist(), "high": (1.5 * risk).tolist(),
+        },
+        "delta": 0.05, "validation_patients": 311,
+        "asked": [
+            {"risk": 0.01, "threshold": None},
+            {
+                "risk": 0.05, "threshold": 0.8731, "bound": 0.0463, "answered": 381,
+                "coverage": {"value": 0.611, "low": 0.57, "high": 0.65},
+                "achieved": {"value": 0.0375, "low": 0.021, "high": 0.056},
+            },
+            {
+                "risk": 0.1, "threshold": 0.0, "bound": 0.0961, "answered": 624,
+                "coverage": {"value": 1.0, "low": 1.0, "high": 1.0}, "achieved": _interval(0.12),
+            },
+        ],
     }  # fmt: skip
 
 

@@ -20,7 +20,8 @@ from fewlabel.types import FewlabelError
 
 CASES = {"binary": binary, "category": category, "regression": regression, "cannot be told": cannot_be_told}
 SECTIONS = (
-    "warnings efficiency savings differences decisions embedding mistakes views health data method settings"
+    "warnings efficiency savings differences decisions abstention embedding mistakes views health data method "
+    "settings"
 )
 VOID = {"meta", "link", "img", "br"}
 
@@ -144,11 +145,71 @@ def test_made_images_and_trial_runs_are_named(tmp_path: Path) -> None:
     assert "This is a short trial run." in Page(_write(tmp_path / "b", BARE | {"smoke": True})).text
 
 
+def test_calibration_is_shown_before_and_after(tmp_path: Path) -> None:
+    results = slim(binary())
+    text = Page(_write(tmp_path / "new", results)).text
+    assert text.index("Before calibration : does") < text.index("After calibration : does")
+    for shown in ("Log loss", "0.512 0.410 to 0.666", "0.377 0.302 to 0.490", "Calibration error"):
+        assert shown in text, shown
+    earlier = [
+        {k: v for k, v in row.items() if k not in ("before", "scores")} for row in results["calibration"]
+    ]
+    text = Page(_write(tmp_path / "old", results | {"calibration": earlier})).text
+    assert "Before calibration" not in text
+    assert "Log loss" not in text
+    assert "Calibration : does 30 % mean 30 %?" in text
+
+
+def _diagram(html: str, side: str) -> str:
+    found = re.search(
+        rf'aria-label="[^"]*{side} calibration with 50 labels[^"]*">(.*?)</svg>', html, re.DOTALL
+    )
+    assert found is not None
+    return found[1].replace(f"calibration-{side}", "")
+
+
+def test_the_two_diagrams_show_their_own_side(tmp_path: Path) -> None:
+    results = slim(binary())
+    html = _write(tmp_path / "differ", results)
+    assert _diagram(html, "before") != _diagram(html, "after")
+    for row in results["calibration"]:
+        row["before"] = {key: row[key] for key in ("predicted", "observed", "count")}
+    html = _write(tmp_path / "alike", results)
+    assert _diagram(html, "before") == _diagram(html, "after")
+
+
+def test_several_classes_have_calibration_without_roc(tmp_path: Path) -> None:
+    parsed = Page(_write(tmp_path, slim(category())))
+    assert "share that is called right" in parsed.text
+    assert "Calibration Calibration: points on the dotted line" in parsed.text
+    assert "ROC : how many" not in parsed.text
+
+
+def test_risk_and_coverage_in_words(tmp_path: Path) -> None:
+    text = Page(_write(tmp_path, slim(binary()) | CHEAP)).text
+    assert "Keeping the most confident 80 %, the error falls from 12 % to 7.1 % (4.3 to 11 %)." in text
+    assert "1 % no threshold can promise it with 311 validation patients" in text
+    assert "5 % 0.8731 4.6 % 61 % 57 to 65 % 3.8 % 2.1 to 5.6 %" in text
+    assert "10 % everything is answered 9.6 % 100 % 100 to 100 % 12 %" in text
+    assert "AURC" in text
+
+
+@pytest.mark.parametrize(
+    ("risk", "words"), [(0.2, "the error rises from 12 % to 20 %"), (0.1204, "leaves the error at 12 %")]
+)
+def test_a_curve_that_does_not_fall_is_told_as_it_is(tmp_path: Path, risk: float, words: str) -> None:
+    results = slim(binary()) | CHEAP
+    results["abstention"]["curve"]["risk"] = [risk] * 96
+    assert words in Page(_write(tmp_path, results)).text
+
+
 def test_regression_has_a_scatter_and_no_roc(tmp_path: Path) -> None:
     parsed = Page(_write(tmp_path, regression()))
     assert "scatter" in parsed.ids
     assert "decisions" not in parsed.ids
+    assert "abstention" not in parsed.ids
     assert "ROC" not in parsed.text
+    assert "Risk and coverage" not in parsed.text
     assert "Mean absolute error (years): lower is better" in parsed.text
     assert "better lies to the left" in parsed.text
 
@@ -159,6 +220,7 @@ OPTIONAL = {
     "headline": "Headline",
     "labels_saved": "Labels saved",
     "differences": "Paired differences",
+    "abstention": "Risk and coverage",
     "embedding": "Map of the features",
     "views_figure": "Views",
     "mistakes": "Mistakes",

@@ -16,6 +16,7 @@ from example import binary, write_run
 from fewlabel.report.contract import LARGEST_SIDE_PX, picture, read_results, read_settings
 from fewlabel.types import FewlabelError
 
+ABSTENTION = binary()["abstention"]
 WRONG: dict[str, tuple[Any, str]] = {
     "other format": ({"format": 2}, "format 2"),
     "no arms": ({"arms": None}, '"arms"'),
@@ -23,6 +24,18 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no target": ({"target": "Pneumonia"}, '"target"'),
     "arm without key": ({"arms": [{"label": "x"}]}, '"key"'),
     "unknown arm": ({"arms": [{"key": "simclr"}]}, "not among its arms"),
+    "calibration a dict": ({"calibration": {"simclr": []}}, '"calibration" that is no list'),
+    "abstention a list": ({"abstention": [1]}, '"abstention" that is no dict'),
+    "abstention without a curve": ({"abstention": ABSTENTION | {"curve": None}}, 'without a dict "curve"'),
+    "abstention without asked risks": ({"abstention": ABSTENTION | {"asked": {}}}, 'without a list "asked"'),
+    "a curve without its band": (
+        {"abstention": ABSTENTION | {"curve": {"coverage": [1], "risk": [1]}}},
+        "one length",
+    ),
+    "an empty curve": (
+        {"abstention": ABSTENTION | {"curve": {key: [] for key in ABSTENTION["curve"]}}},
+        "one length",
+    ),
 }
 
 
@@ -34,6 +47,14 @@ def test_wrong_results_are_one_sentence(tmp_path: Path, change: str) -> None:
         read_results(run)
     assert "results.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_results_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """Blocks that came later may be missing, null or empty."""
+    old = {key: value for key, value in binary().items() if key != "abstention"}
+    assert read_results(write_run(tmp_path / "missing", old)) == old
+    for nothing in ({"abstention": None, "calibration": None}, {"abstention": {}, "calibration": []}):
+        assert read_results(write_run(tmp_path / "null", old | nothing)) == old | nothing
 
 
 @pytest.mark.parametrize(("content", "words"), [("{", "cannot be read as JSON"), ("[1]", "holds a list")])

@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 from fewlabel.report.diagnostics import wilson
 from fewlabel.report.results import Results
 from fewlabel.report.style import DARK, LIGHT, looks
-from fewlabel.report.words import LabelCount, count, duration, interval, label_count, number, p_value, signed
+from fewlabel.report.words import (
+    LabelCount,
+    count,
+    duration,
+    interval,
+    label_count,
+    number,
+    p_value,
+    percent,
+    percent_interval,
+    signed,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +43,27 @@ from fewlabel.report.words import LabelCount, count, duration, interval, label_c
 )
 def test_label_count(text: object, expected: LabelCount | None) -> None:
     assert label_count(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.8, "80 %"),
+        (0.0712, "7.1 %"),
+        (0.0996, "10 %"),
+        (0, "0 %"),
+        (1, "100 %"),
+        (None, "–"),
+        (math.nan, "–"),
+    ],
+)
+def test_percent(value: object, expected: str) -> None:
+    assert percent(value) == expected
+
+
+def test_percent_interval() -> None:
+    assert percent_interval({"low": 0.042, "high": 0.1}) == "4.2 to 10 %"
+    assert percent_interval({"low": None, "high": 0.1}) == percent_interval({}) == "–"
 
 
 @given(st.integers(1, 10**9))

@@ -86,10 +86,13 @@ def metric_suite(kind: LabelKind, threshold: float = 0.5) -> MetricSuite:
 
 
 class TrainedOutputs(Protocol):
-    """What an arm gives: outputs on the labelled test images."""
+    """What an arm gives: outputs on the labelled test images, calibrated and (for classes) before calibration."""
 
     @property
     def test(self) -> np.ndarray: ...
+
+    @property
+    def uncalibrated(self) -> np.ndarray | None: ...
 
 
 class ComparedArm(Protocol):
@@ -106,13 +109,15 @@ class ComparedArm(Protocol):
 class LabelEfficiency:
     """Test outputs and bootstrapped measures by (arm key, budget).
 
-    outputs: (S, N[, K]) over the seeds. bootstraps: name of the measure -> `Bootstrap`.
+    outputs: (S, N[, K]) over the seeds. uncalibrated: the same before calibration; empty for a number.
+    bootstraps: name of the measure -> `Bootstrap`.
     """
 
     suite: MetricSuite
     budgets: list[int]
     seeds: list[int]
     outputs: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    uncalibrated: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     bootstraps: dict[tuple[str, int], dict[str, Bootstrap]] = field(default_factory=dict)
 
     def main(self, arm: str, budget: int) -> Bootstrap:
@@ -139,13 +144,16 @@ def compare_arms(
     total, done = len(arms) * len(budgets) * len(seeds), 0
     for arm in arms:
         for budget in budgets:
-            by_seed = []
+            by_seed: list[TrainedOutputs] = []
             for seed in seeds:
                 if progress:
                     progress(done, total, f"{arm.key}, {budget} labels, seed {seed}")
-                by_seed.append(arm.outputs(rows_for(seed)[budget], seed).test)
+                by_seed.append(arm.outputs(rows_for(seed)[budget], seed))
                 done += 1
-            result.outputs[arm.key, budget] = np.stack(by_seed)
+            result.outputs[arm.key, budget] = np.stack([outputs.test for outputs in by_seed])
+            before = [outputs.uncalibrated for outputs in by_seed if outputs.uncalibrated is not None]
+            if before:
+                result.uncalibrated[arm.key, budget] = np.stack(before)
             result.bootstraps[arm.key, budget] = {
                 name: bootstrap(measure, y, result.outputs[arm.key, budget], resamples)
                 for name, measure in result.suite.measures.items()

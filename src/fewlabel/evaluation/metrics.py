@@ -130,6 +130,18 @@ def multiclass_brier(y: np.ndarray, probabilities: np.ndarray, weights: np.ndarr
     return _weighted_mean(squares, weights)
 
 
+def log_loss(y: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean of -ln p(true class), y (N,), probabilities (N, K): 0 is perfect, ln K says nothing. Shape (R,).
+
+    A probability below 1e-12 counts as 1e-12, so that one case never makes the mean infinite.
+    """
+    y = _class_indices(y, probabilities)
+    _need_probabilities(probabilities)
+    of_truth = np.maximum(probabilities[np.arange(len(y)), y.astype(int)], 1e-12)
+    _, losses, weights = _checked(y, -np.log(of_truth), weights)
+    return _weighted_mean(losses, weights)
+
+
 def top_label_calibration_error(y: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Expected calibration error of the class called: its probability against how often it is right. (R,)."""
     y = _class_indices(y, probabilities)

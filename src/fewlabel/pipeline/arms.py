@@ -13,6 +13,7 @@ import torch
 from fewlabel.adaptation.features import cached_features
 from fewlabel.adaptation.finetune import LabelledImages, TrainedNetwork, train_on_labels
 from fewlabel.adaptation.probe import (
+    Calibration,
     LinearProbe,
     NeighbourProbe,
     Scaling,
@@ -32,10 +33,14 @@ Role = Literal["method", "control", "reference", "baseline"]
 
 @dataclass(frozen=True)
 class Outputs:
-    """Calibrated probabilities (n, K), or numbers (n,), of the labelled validation and test images."""
+    """Calibrated probabilities (n, K), or numbers (n,), of the labelled validation and test images.
+
+    uncalibrated: the probabilities of the test images before calibration; None for numbers.
+    """
 
     val: np.ndarray
     test: np.ndarray
+    uncalibrated: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -106,9 +111,16 @@ def probe_arm(
     def outputs(rows: np.ndarray, seed: int) -> Outputs:
         all_features = features(seed)
         fitted = fit_probe(task, all_features, rows, probe)
-        return Outputs(fitted.predict(all_features[task.val]), fitted.predict(all_features[task.test]))
+        test = all_features[task.test]
+        before = None if task.target.kind == "number" else uncalibrated(fitted).predict(test)
+        return Outputs(fitted.predict(all_features[task.val]), fitted.predict(test), before)
 
     return Arm(key, label, role, outputs)
+
+
+def uncalibrated(probe: Probe) -> Probe:
+    """The same probe without its calibration."""
+    return replace(probe, calibration=Calibration())
 
 
 def encoder_features(task: Task, encoders: Sequence[Encoder]) -> Callable[[int], np.ndarray]:
@@ -206,11 +218,10 @@ def trained_arm(
 
     def outputs(rows: np.ndarray, seed: int) -> Outputs:
         cached = folder / f"{key}-{len(rows)}-{seed}.npz" if folder else None
-        if cached and cached.exists():
-            with np.load(cached, allow_pickle=False) as file:
-                return Outputs(file["val"], file["test"])
-        trained = train(rows, seed)
-        result = Outputs(trained.predict(task.pixels, task.val), trained.predict(task.pixels, task.test))
+        kept = _load_outputs(cached) if cached else None
+        if kept:
+            return kept
+        result = _network_outputs(task, train(rows, seed))
         if cached:
             _save_outputs(cached, result)
         return result
@@ -221,9 +232,28 @@ def trained_arm(
 def _save_outputs(path: Path, outputs: Outputs) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
+    before = np.empty(0) if outputs.uncalibrated is None else outputs.uncalibrated
     with temporary.open("wb") as file:
-        np.savez(file, val=outputs.val, test=outputs.test)
+        np.savez(file, val=outputs.val, test=outputs.test, uncalibrated=before)
     replace_file(temporary, path)
+
+
+def _load_outputs(path: Path) -> Outputs | None:
+    """What `_save_outputs` wrote; None where there is no file, or one of an earlier version without `uncalibrated`."""
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        if "uncalibrated" not in file.files:
+            return None
+        before = file["uncalibrated"]
+        return Outputs(file["val"], file["test"], before if before.size else None)
+
+
+def _network_outputs(task: Task, trained: TrainedNetwork) -> Outputs:
+    val, logits = trained.predict(task.pixels, task.val), trained.logits(task.pixels, task.test)
+    if task.target.kind == "number":
+        return Outputs(val, trained.number(logits))
+    return Outputs(val, trained.calibration(logits), Calibration()(logits))
 
 
 def supervised_arm(task: Task, folder: Path | None, learning_rate: float = 1e-3) -> Arm:

@@ -23,6 +23,7 @@ from fewlabel.pipeline.pretraining import (
     separate_from_pretraining,
     split_of,
 )
+from fewlabel.pipeline.probabilities import validation_cases
 from fewlabel.pipeline.results import build_results
 from fewlabel.pipeline.runs import (
     ENCODER,
@@ -271,4 +272,5 @@ def _save_model(pretrained: Pretrained, evaluated: Evaluated, out: Path, main: C
         max_side_px=main.max_side_px,
         labels=len(evaluated.task.train),
         trained_on=main.name,
+        validation=validation_cases(evaluated),
     )

@@ -13,6 +13,14 @@ import torch
 from fewlabel.adaptation.features import extract_features
 from fewlabel.adaptation.probe import Calibration, LinearProbe, Scaling
 from fewlabel.collection import Target, square_image
+from fewlabel.evaluation.selective import (
+    DELTA,
+    Cases,
+    Threshold,
+    bounded_thresholds,
+    called_class,
+    choose_threshold,
+)
 from fewlabel.images import read_file
 from fewlabel.networks import Encoder
 from fewlabel.pipeline.evaluating import Probe
@@ -21,6 +29,7 @@ from fewlabel.training import load_tensors, replace_file, save_tensors
 from fewlabel.types import FewlabelError, ProgressCallback, UnreadableImage
 
 CLASSIFIER = "classifier.safetensors"
+VALIDATION = "validation.safetensors"
 
 
 @dataclass(frozen=True)
@@ -41,10 +50,28 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Predictions:
-    """rows: one a file, in the order given. unreadable: how many of them could not be read."""
+    """rows: one a file, in the order given. unreadable: how many of them could not be read.
+
+    threshold: what the confidence had to be above for an answer, None where all were answered. abstained: how many
+    files were read and not answered.
+    """
 
     rows: list[dict[str, str]]
     unreadable: int
+    threshold: Threshold | None = None
+    abstained: int = 0
+
+    @property
+    def summary(self) -> str:
+        """How many files were predicted; with a threshold also how many were not answered, and the bounded risk."""
+        read = len(self.rows) - self.unreadable
+        if self.threshold is None:
+            return f"{read} of {len(self.rows)} files predicted"
+        return (
+            f"{read} of {len(self.rows)} files read, {read - self.abstained} answered, {self.abstained} abstained; "
+            f"at most {100 * self.threshold.bound:.1f} % of answers are wrong with {100 * (1 - DELTA):g} % confidence, "
+            f"for patients like the {self.threshold.cases} of validation"
+        )
 
 
 def save_classifier(
@@ -58,10 +85,19 @@ def save_classifier(
     max_side_px: int,
     labels: int,
     trained_on: str,
+    validation: Cases | None,
 ) -> None:
-    """Write encoder, probe and their description; all weights as safetensors."""
+    """Write encoder, probe, what abstaining needs, and their description; all numbers as safetensors."""
     assert isinstance(probe, LinearProbe)
     save_encoder(encoder, folder / ENCODER)
+    if validation is not None:
+        save_tensors(
+            {
+                "confidence": torch.from_numpy(validation.confidence.astype(np.float64)),
+                "wrong": torch.from_numpy(validation.wrong),
+            },
+            folder / VALIDATION,
+        )
     arrays = {
         "mean": probe.scaling.mean,
         "scale": np.array([probe.scaling.scale]),
@@ -113,6 +149,43 @@ def load_classifier(run: str | Path) -> Classifier:
         ) from error
 
 
+def abstention_threshold(run: str | Path, kind: str, risk: float) -> Threshold:
+    """The confidence above which answers are wrong in at most `risk` of the cases, chosen on validation patients.
+
+    kind: of the run's target. Raises FewlabelError for a number, for a run that kept no validation cases, and where
+    no threshold has a bound that low with 95 % confidence.
+    """
+    if kind == "number":
+        raise FewlabelError(
+            f"{run} predicts a number: abstaining is there for yes/no targets and classes only; ask without it."
+        )
+    cases = _load_validation(Path(run) / "model" / VALIDATION)
+    threshold = choose_threshold(cases, risk)
+    if threshold is None:
+        lowest = min(one.bound for one in bounded_thresholds(cases))
+        raise FewlabelError(
+            f"No confidence threshold keeps the risk at {risk:g} or below with {100 * (1 - DELTA):g} % confidence: "
+            f"the lowest bound on the {len(cases.wrong)} validation patients of {run} is {lowest:.3g}; ask for a "
+            "higher risk, or evaluate with more labelled validation patients."
+        )
+    return threshold
+
+
+def _load_validation(path: Path) -> Cases:
+    if not path.exists():
+        raise FewlabelError(
+            f"{path} is missing, so no threshold can be chosen: the run was made before abstaining was there; make it "
+            "again in a new folder with `fewlabel evaluate`."
+        )
+    tensors = load_tensors(path)[0]
+    try:
+        return Cases(tensors["confidence"].numpy(), tensors["wrong"].numpy().astype(bool))
+    except (KeyError, FewlabelError) as error:
+        raise FewlabelError(
+            f"{path} does not hold the validation cases ({error}): it is damaged; make the run again."
+        ) from error
+
+
 def list_files(inputs: Sequence[str | Path]) -> list[Path]:
     """The files given, folders opened, each once. Raises FewlabelError if one does not exist or all are empty."""
     files: list[Path] = []
@@ -133,6 +206,7 @@ def predict(
     inputs: Sequence[str | Path],
     *,
     out: str | Path | None = None,
+    abstain_above_risk: float | None = None,
     batch_size: int = 256,
     progress: ProgressCallback | None = None,
 ) -> Predictions:
@@ -141,20 +215,29 @@ def predict(
     Each row has file, status ("ok" or "unreadable"), reason, prediction, and one probability a class.
     out: a .csv to write, atomically. Raises FewlabelError for a broken model or paths that do not exist; a file that
     cannot be read is a row with its reason, not an error.
+    abstain_above_risk: answer only where the confidence is high enough for at most this share of wrong answers, see
+    `abstention_threshold`; rows then also have abstained ("yes" or "no"), and no prediction where it is "yes".
     """
     classifier = load_classifier(run)
+    threshold = None
+    if abstain_above_risk is not None:
+        threshold = abstention_threshold(run, classifier.probe.kind, abstain_above_risk)
     files = list_files(inputs)
-    rows = []
+    rows: list[dict[str, str]] = []
     for start in range(0, len(files), batch_size):
-        rows += list(_predict_batch(classifier, files[start : start + batch_size]))
+        rows += list(_predict_batch(classifier, files[start : start + batch_size], threshold))
         if progress:
             progress(len(rows), len(files), "files")
     if out:
         _write(rows, Path(out))
-    return Predictions(rows, sum(row["status"] != "ok" for row in rows))
+    unreadable = sum(row["status"] != "ok" for row in rows)
+    abstained = sum(row.get("abstained") == "yes" for row in rows)
+    return Predictions(rows, unreadable, threshold, abstained)
 
 
-def _predict_batch(classifier: Classifier, files: Sequence[Path]) -> Iterator[dict[str, str]]:
+def _predict_batch(
+    classifier: Classifier, files: Sequence[Path], threshold: Threshold | None
+) -> Iterator[dict[str, str]]:
     squares, reasons = [], []
     channels = classifier.encoder.settings.channels
     for file in files:
@@ -181,10 +264,16 @@ def _predict_batch(classifier: Classifier, files: Sequence[Path]) -> Iterator[di
             "reason": reason,
             "prediction": "",
         }
+        if threshold:
+            row["abstained"] = ""
         columns = [f"probability_{name}" for name in _column_names(classifier)]
         row.update(dict.fromkeys(columns, ""))
         if not reason:
-            row.update(_answer(classifier, next(outputs), columns))
+            output = next(outputs)
+            row.update(_answer(classifier, output, columns))
+            if threshold:
+                sure = output.max() > threshold.value
+                row.update({"abstained": "no"} if sure else {"abstained": "yes", "prediction": ""})
         yield row
 
 
@@ -197,11 +286,11 @@ def _column_names(classifier: Classifier) -> tuple[str, ...]:
 def _answer(classifier: Classifier, output: np.ndarray, columns: Sequence[str]) -> dict[str, str]:
     if classifier.probe.kind == "number":
         return {"prediction": f"{float(output):.6g}"}
+    called = classifier.classes[int(called_class(output[None])[0])]
     if classifier.probe.kind == "binary":
-        positive = float(output[1])
-        return {"prediction": classifier.classes[int(positive >= 0.5)], columns[0]: f"{positive:.4f}"}
+        return {"prediction": called, columns[0]: f"{float(output[1]):.4f}"}
     named = {column: f"{p:.4f}" for column, p in zip(columns, output, strict=True)}
-    return {"prediction": classifier.classes[int(output.argmax())], **named}
+    return {"prediction": called, **named}
 
 
 def _write(rows: Sequence[dict[str, str]], out: Path) -> None:

@@ -15,6 +15,7 @@ from fewlabel.evaluation.labels_saved import Curve, labels_saved
 from fewlabel.pipeline.evaluating import Evaluated, EvaluateSettings
 from fewlabel.pipeline.figures import case_figure, views_figure
 from fewlabel.pipeline.pretraining import Pretrained, longest_sides
+from fewlabel.pipeline.probabilities import abstention, calibration_rows
 from fewlabel.types import JSON, FewlabelError
 
 SHORTCUT_MARGIN = 0.02
@@ -59,7 +60,8 @@ def build_results(
         "headline": headline,
         "labels_saved": saved,
         "roc": _roc(evaluated, headline_budget),
-        "calibration": _calibration(evaluated, headline_budget),
+        "calibration": calibration_rows(evaluated, headline_budget),
+        "abstention": abstention(evaluated),
         "scatter": _scatter(evaluated),
         "embedding": _embedding(evaluated),
         "views_figure": "figures/views.png",
@@ -194,31 +196,6 @@ def _on_grid(curve: tuple[np.ndarray, np.ndarray, np.ndarray], grid: np.ndarray)
     on_grid = np.interp(grid, fpr, tpr)
     on_grid[0] = 0.0
     return on_grid
-
-
-def _calibration(evaluated: Evaluated, budget: int) -> list[JSON]:
-    if evaluated.task.target.kind != "binary":
-        return []
-    task, curves = evaluated.task, evaluated.curves
-    rows = []
-    for arm in ("simclr", "supervised"):
-        for at in sorted({budget, curves.budgets[-1]}):
-            if (arm, at) not in curves.outputs:
-                continue
-            p = _positive(evaluated, arm, at).ravel()
-            y = np.tile(task.y[task.test], len(curves.seeds))
-            place = np.clip((p * 10).astype(int), 0, 9)
-            filled = [b for b in range(10) if np.any(place == b)]
-            rows.append(
-                {
-                    "arm": arm,
-                    "budget": at,
-                    "predicted": [p[place == b].mean() for b in filled],
-                    "observed": [y[place == b].mean() for b in filled],
-                    "count": [round(float((place == b).sum()) / len(curves.seeds)) for b in filled],
-                }
-            )
-    return rows
 
 
 def _scatter(evaluated: Evaluated) -> JSON | None:

@@ -17,6 +17,11 @@ LARGEST_PICTURE_BYTES = 400_000
 LARGEST_SIDE_PX = 1600
 
 _REQUIRED: dict[str, type] = {"target": dict, "metric": str, "arms": list, "metrics": list}
+_LATER: dict[str, type] = {"calibration": list, "abstention": dict}
+"""Blocks that runs of earlier versions lack, wholly or in part: they may be missing or null."""
+
+_ABSTENTION: dict[str, type] = {"error": dict, "aurc": dict, "curve": dict, "asked": list}
+_CURVE = ("coverage", "risk", "low", "high")
 
 
 def read_results(run: Path) -> JSON:
@@ -35,6 +40,9 @@ def read_results(run: Path) -> JSON:
     for key, kind in _REQUIRED.items():
         if not isinstance(results.get(key), kind):
             raise FewlabelError(f'{path} holds no "{key}" that is a {kind.__name__}: evaluate the run again')
+    for key, kind in _LATER.items():
+        if results.get(key) is not None and not isinstance(results[key], kind):
+            raise FewlabelError(f'{path} holds a "{key}" that is no {kind.__name__}: evaluate the run again')
     for arm in results["arms"]:
         if not isinstance(arm, dict) or "key" not in arm:
             raise FewlabelError(f'{path} lists an arm without a "key": evaluate the run again')
@@ -44,7 +52,24 @@ def read_results(run: Path) -> JSON:
         raise FewlabelError(
             f"{path} gives metrics of {strange[0]!r}, which is not among its arms: evaluate the run again"
         )
+    if results.get("abstention"):
+        _check_abstention(path, results["abstention"])
     return results
+
+
+def _check_abstention(path: Path, given: JSON) -> None:
+    """Raise FewlabelError where a part is missing or the curve's four lists are not of one length."""
+    for key, kind in _ABSTENTION.items():
+        if not isinstance(given.get(key), kind):
+            raise FewlabelError(
+                f'{path} holds an "abstention" without a {kind.__name__} "{key}": evaluate the run again'
+            )
+    lists = [given["curve"].get(name) for name in _CURVE]
+    if not all(isinstance(values, list) and len(values) == len(lists[0]) > 0 for values in lists):
+        raise FewlabelError(
+            f"{path} holds a risk-coverage curve whose {', '.join(_CURVE)} are not lists of one length: "
+            "evaluate the run again"
+        )
 
 
 def read_settings(run: Path, results: JSON) -> JSON:

@@ -43,8 +43,22 @@ class Calibration:
     count: Sequence[int]
 
 
+@dataclass(frozen=True)
+class RiskCoverage:
+    """Share of wrong answers against the share of cases answered, with its band; four arrays of one length.
+
+    marks: (coverage, risk) of the thresholds that were chosen on validation patients.
+    """
+
+    coverage: Sequence[float]
+    risk: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    marks: Sequence[tuple[float, float]]
+
+
 @house_style
-def roc(curves: Sequence[Roc], width: int = 420, height: int = 420) -> Figure:
+def roc(curves: Sequence[Roc], width: int = 340, height: int = 340) -> Figure:
     """ROC curves on a square."""
     figure, axes = _unit_square(width, height)
     for curve in sorted(curves, key=lambda c: c.look.role == "method"):
@@ -57,7 +71,9 @@ def roc(curves: Sequence[Roc], width: int = 420, height: int = 420) -> Figure:
 
 
 @house_style
-def calibration(curves: Sequence[Calibration], width: int = 420, height: int = 420) -> Figure:
+def calibration(
+    curves: Sequence[Calibration], title: str, xlabel: str, width: int = 340, height: int = 340
+) -> Figure:
     """Observed share against predicted probability, with Wilson's 95 % interval of each bin."""
     figure, axes = _unit_square(width, height)
     for curve in sorted(curves, key=lambda c: c.look.role == "method"):
@@ -73,8 +89,37 @@ def calibration(curves: Sequence[Calibration], width: int = 420, height: int = 4
             markeredgewidth=0,
             linewidth=1.8,
         )
-    axes.set_title("share that has the finding", loc="left", pad=10)
-    axes.set_xlabel("predicted probability")
+    axes.set_title(title, loc="left", pad=10)
+    axes.set_xlabel(xlabel)
+    return figure
+
+
+@house_style
+def risk_coverage(curve: RiskCoverage, look: Look, width: int, height: int) -> Figure:
+    """The risk-coverage curve in percent; the dotted line is the risk of answering everything."""
+    figure, axes = sheet(width, height, Margins(left=50, right=22))
+    answered, wrong = 100 * np.asarray(curve.coverage, float), 100 * np.asarray(curve.risk, float)
+    low, high = 100 * np.asarray(curve.low, float), 100 * np.asarray(curve.high, float)
+    axes.fill_between(answered, low, high, color=look.ink, alpha=0.13, linewidth=0)
+    axes.axhline(wrong[-1], color=QUIET, linewidth=1, linestyle=(0, (1, 3)))
+    axes.plot(answered, wrong, color=look.ink, linewidth=2)
+    for coverage, risk in curve.marks:
+        axes.plot(
+            [100 * coverage], [100 * risk], look.marker, color=look.ink, markersize=8, markeredgewidth=0
+        )
+    top = max([*high[answered >= 20], *wrong, 1.0])
+    axes.set(xlim=(0, 101), ylim=(0, 1.08 * top))
+    axes.annotate(
+        "answering everything",
+        (answered[0], wrong[-1]),
+        xytext=(0, 4),
+        textcoords="offset points",
+        color=QUIET,
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_title("wrong answers (% of those given)", loc="left", pad=10)
+    axes.set_xlabel("answered, the most confident first (%)")
     return figure
 
 

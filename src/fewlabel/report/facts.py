@@ -169,12 +169,14 @@ def missing(results: Results, shown: JSON) -> list[tuple[str, str]]:
     """What a reader may look for and does not find, with the reason."""
     kind = results.raw["target"].get("kind")
     roc = "" if kind == "number" else "results.json holds no ROC or calibration curves."
+    abstaining = "" if kind == "number" else "this run was made before it was measured."
     wanted = {
         "headline": ("Headline", "results.json holds none."),
         "efficiency": ("Label-efficiency curves", "results.json holds no values of the main measure."),
         "savings": ("Labels saved", "it was not worked out in this run."),
         "differences": ("Paired differences", "methods were not compared with each other in this run."),
         "decisions": ("ROC and calibration", roc),
+        "abstention": ("Risk and coverage", abstaining),
         "scatter": (
             "Predicted against true",
             "the predictions are not in results.json." if kind == "number" else "",

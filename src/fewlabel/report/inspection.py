@@ -1,4 +1,4 @@
-"""The sections that look into single models: ROC, calibration, predicted and true, map, health."""
+"""The sections that look into single models: ROC, calibration, abstaining, predicted and true, map, health."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections import Counter
 import numpy as np
 
 from fewlabel.report import diagnostics
-from fewlabel.report.canvas import one_width
+from fewlabel.report.canvas import Plot, one_width, two_widths
 from fewlabel.report.results import Results
-from fewlabel.report.words import is_number, number
+from fewlabel.report.words import LABELS, interval, is_number, number, percent, percent_interval
 from fewlabel.types import JSON
+
+SENTENCE_COVERAGE = 0.8
+"""The sentence of the risk-coverage curve is about this coverage, whatever the curve looks like."""
 
 
 def decisions(results: Results) -> JSON | None:
-    """ROC curves and calibration, a pair of plots a budget: the headline's and the largest come first."""
+    """ROC curves and calibration before and after, a row of plots a budget; the headline's and the largest first."""
     rocs, reliability = results.raw.get("roc") or [], results.raw.get("calibration") or []
     found = sorted({row["budget"] for row in [*rocs, *reliability]})
     if not found:
@@ -29,6 +32,9 @@ def decisions(results: Results) -> JSON | None:
         "more": groups[1:],
         "legend": results.legend(arms),
         "bands": any(r.get("tpr_low") for r in rocs),
+        "title": "ROC and calibration" if rocs else "Calibration",
+        "roc": bool(rocs),
+        "before": any(row.get("before") for row in reliability),
     }
 
 
@@ -45,23 +51,130 @@ def _decision_plots(results: Results, budget: int, rocs: list[JSON], reliability
         for r in rocs
         if r["budget"] == budget
     ]
-    bins = [
-        diagnostics.Calibration(
-            results.arm(r["arm"]), results.look(r["arm"]), r["predicted"], r["observed"], r["count"]
-        )
-        for r in reliability
-        if r["budget"] == budget
-    ]
-    names = ", ".join(line.label for line in lines)
-    plots: JSON = {"budget": budget, "roc": None, "calibration": None}
+    rows = [row for row in reliability if row["budget"] == budget]
+    plots: JSON = {
+        "budget": budget,
+        "roc": None,
+        "before": _reliability_plot(results, budget, [row for row in rows if row.get("before")], "before"),
+        "after": _reliability_plot(results, budget, rows, "after"),
+        "scores": _scores(results, rows),
+    }
     if lines:
+        names = ", ".join(line.label for line in lines)
         alt = f"ROC curves with {budget:,} labels: {names}."
         plots["roc"] = one_width(diagnostics.roc(lines), f"roc-{budget}", alt)
-    if bins:
-        names = ", ".join(line.label for line in bins)
-        alt = f"Observed share against predicted probability with {budget:,} labels: {names}."
-        plots["calibration"] = one_width(diagnostics.calibration(bins), f"calibration-{budget}", alt)
     return plots
+
+
+def _reliability_plot(results: Results, budget: int, rows: list[JSON], side: str) -> Plot | None:
+    """The reliability diagram of one side of calibration; runs of earlier versions have only the one after."""
+    if not rows:
+        return None
+    curves = []
+    for row in rows:
+        bins = row["before"] if side == "before" else row
+        curves.append(
+            diagnostics.Calibration(
+                results.arm(row["arm"]),
+                results.look(row["arm"]),
+                bins["predicted"],
+                bins["observed"],
+                bins["count"],
+            )
+        )
+    names = ", ".join(curve.label for curve in curves)
+    alt = f"Observed share against predicted probability {side} calibration with {budget:,} labels: {names}."
+    binary = results.raw["target"].get("kind") == "binary"
+    title = "share that has the finding" if binary else "share that is called right"
+    xlabel = "predicted probability" if binary else "probability of the class called"
+    return one_width(diagnostics.calibration(curves, title, xlabel), f"calibration-{side}-{budget}", alt)
+
+
+def _scores(results: Results, rows: list[JSON]) -> JSON | None:
+    """A table: one line a method and side of calibration, one column a measure."""
+    rows = [row for row in rows if row.get("scores")]
+    if not rows:
+        return None
+    lines = [
+        {
+            "label": results.arm(row["arm"]),
+            "colour": results.look(row["arm"]).colour,
+            "side": side,
+            "cells": [_value_with_interval(score[side]) for score in row["scores"]],
+        }
+        for row in rows
+        for side in ("before", "after")
+    ]
+    names = [LABELS.get(score["name"], score["name"]) for score in rows[0]["scores"]]
+    return {"measures": names, "lines": lines}
+
+
+def _value_with_interval(given: JSON) -> JSON:
+    return {"value": number(given.get("value")), "interval": interval(given.get("low"), given.get("high"))}
+
+
+def abstention(results: Results) -> JSON | None:
+    """Risk against coverage of the final classifier, and what thresholds chosen on validation achieve on test."""
+    given = results.raw.get("abstention")
+    if not given:
+        return None
+    curve, asked = given["curve"], given["asked"]
+    marks = [(row["coverage"]["value"], row["achieved"]["value"]) for row in asked if _answers(row)]
+    drawn = diagnostics.RiskCoverage(curve["coverage"], curve["risk"], curve["low"], curve["high"], marks)
+    sentence = _risk_sentence(given)
+    look = results.look(given.get("arm"))
+    plot = two_widths(
+        lambda width, height, _: diagnostics.risk_coverage(drawn, look, width, height),
+        "risk-coverage",
+        f"Share of wrong answers against the share of test images answered. {sentence}",
+        (980, 380),
+        (340, 300),
+    )
+    return {
+        "plot": plot,
+        "sentence": sentence,
+        "marks": bool(marks),
+        "aurc": _value_with_interval(given["aurc"]),
+        "arm": results.arm(given.get("arm")),
+        "budget": given.get("budget"),
+        "n": given.get("n"),
+        "patients": given.get("patients"),
+        "validation": given.get("validation_patients"),
+        "certain": percent(1 - given["delta"]) if is_number(given.get("delta")) else "",
+        "rows": [_asked_row(row) for row in asked],
+    }
+
+
+def _answers(row: JSON) -> bool:
+    """Whether a threshold was found and leaves a test image to answer."""
+    return is_number(row.get("threshold")) and is_number(row["achieved"].get("value"))
+
+
+def _asked_row(row: JSON) -> JSON:
+    risk = f"{100 * row['risk']:g} %"
+    if not is_number(row.get("threshold")):
+        return {"risk": risk, "threshold": ""}
+    return {
+        "risk": risk,
+        "threshold": f"{row['threshold']:.4f}" if row["threshold"] else "everything is answered",
+        "bound": percent(row["bound"]),
+        "coverage": percent(row["coverage"]["value"]),
+        "coverage_interval": percent_interval(row["coverage"]),
+        "achieved": percent(row["achieved"].get("value")),
+        "achieved_interval": percent_interval(row["achieved"]),
+    }
+
+
+def _risk_sentence(given: JSON) -> str:
+    """What is gained at 80 % coverage, in words."""
+    curve = given["curve"]
+    at = int(np.argmin(np.abs(np.asarray(curve["coverage"], float) - SENTENCE_COVERAGE)))
+    kept, all_of_them = curve["risk"][at], given["error"]["value"]
+    here = f"{percent(kept)} ({percent_interval({'low': curve['low'][at], 'high': curve['high'][at]})})"
+    share = f"Keeping the most confident {percent(curve['coverage'][at])}"
+    if percent(kept) == percent(all_of_them):
+        return f"{share} leaves the error at {here}."
+    return f"{share}, the error {'falls' if kept < all_of_them else 'rises'} from {percent(all_of_them)} to {here}."
 
 
 def scatter(results: Results) -> JSON | None:

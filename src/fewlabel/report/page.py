@@ -40,6 +40,7 @@ def _context(run: Path, results: Results) -> JSON:
         "savings": lambda: comparison.savings(results),
         "differences": lambda: comparison.differences(results),
         "decisions": lambda: inspection.decisions(results),
+        "abstention": lambda: inspection.abstention(results),
         "scatter": lambda: inspection.scatter(results),
         "embedding": lambda: inspection.embedding(results),
         "views": lambda: facts.views(run, results),

@@ -18,6 +18,7 @@ LABELS = {
     "sensitivity_at_90_specificity": "Sensitivity at 90 % specificity",
     "brier": "Brier score",
     "calibration_error": "Calibration error",
+    "log_loss": "Log loss",
     "mae": "Mean absolute error",
     "r2": "R²",
 }
@@ -90,6 +91,25 @@ def signed(value: Any, scale: float = 0.0) -> str:
 def interval(low: Any, high: Any) -> str:
     """ "0.880 to 0.940", or a dash where it is not known."""
     return f"{number(low)} to {number(high)}" if is_number(low) and is_number(high) else NOT_KNOWN
+
+
+def percent(value: Any) -> str:
+    """A share as percent: "80 %", with one decimal below 10 %, a dash where it is not known."""
+    if not is_number(value):
+        return NOT_KNOWN
+    return f"{_in_percent(value)} %"
+
+
+def percent_interval(given: JSON) -> str:
+    """ "4.2 to 10 %" of {"low": 0.042, "high": 0.1}, or a dash."""
+    if not is_number(given.get("low")) or not is_number(given.get("high")):
+        return NOT_KNOWN
+    return f"{_in_percent(given['low'])} to {_in_percent(given['high'])} %"
+
+
+def _in_percent(share: float) -> str:
+    size = 100 * share
+    return f"{size:.0f}" if round(size, 1) >= 10 or size == 0 else f"{size:.1f}"
 
 
 def p_value(value: Any) -> str:
