@@ -80,6 +80,7 @@ class Evaluated:
     features: np.ndarray
     classifier: Probe
     seconds: float
+    title: str = "SimCLR"
 
 
 def make_task(
@@ -173,13 +174,16 @@ def choose_budgets(asked: Sequence[int] | None, available: int) -> list[int]:
 def make_arms(
     task: Task, pretrained: Sequence[Pretrained], settings: EvaluateSettings, folder: Path | None
 ) -> list[Arm]:
-    """SimCLR with its probes and further steps, supervised from scratch, random-init features, pixels, statistics."""
+    """The pretrained encoder with its probes and further steps, supervised from scratch, random-init features, pixels,
+    statistics. The keys "simclr" and "simclr-knn" stand for the pretrained encoder, whatever its objective was.
+    """
+    title = pretrained[0].settings.title
     features = encoder_features(task, [one.encoder for one in pretrained])
     pixels, statistics = pixel_features(task), statistics_features(task)
     linear = "ridge regression" if task.target.kind == "number" else "logistic regression"
     arms = [
-        probe_arm("simclr", "SimCLR, linear probe", "method", task, features),
-        probe_arm("simclr-knn", "SimCLR, nearest neighbours", "method", task, features, "neighbours"),
+        probe_arm("simclr", f"{title}, linear probe", "method", task, features),
+        probe_arm("simclr-knn", f"{title}, nearest neighbours", "method", task, features, "neighbours"),
         probe_arm("random", "random-init features, linear probe", "control", task, random_features(task)),
         probe_arm("pixels", f"16 x 16 pixels, {linear}", "baseline", task, lambda seed: pixels),
         probe_arm("statistics", f"six image statistics, {linear}", "control", task, lambda seed: statistics),
@@ -229,7 +233,9 @@ def evaluate_encoders(
     )
     encoder, features, classifier = _final_classifier(task, pretrained, settings, folder)
     seconds = time.perf_counter() - started
-    return Evaluated(task, arms, curves, resamples, encoder, features, classifier, seconds)
+    return Evaluated(
+        task, arms, curves, resamples, encoder, features, classifier, seconds, pretrained[0].settings.title
+    )
 
 
 def _final_classifier(

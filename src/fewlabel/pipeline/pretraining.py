@@ -49,6 +49,15 @@ from fewlabel.views import ViewSettings, medical_views, simclr_views
 LossName = Literal["nt-xent", "info-nce"]
 ViewName = Literal["medical", "simclr"]
 ObjectiveName = Literal["simclr", "moco", "byol", "barlow", "vicreg", "mae"]
+OBJECTIVE_TITLES: dict[ObjectiveName, str] = {
+    "simclr": "SimCLR",
+    "moco": "MoCo v2",
+    "byol": "BYOL",
+    "barlow": "Barlow Twins",
+    "vicreg": "VICReg",
+    "mae": "MAE",
+}
+"""For people."""
 Positives = Literal["views", "patient", "study"]
 
 
@@ -111,6 +120,12 @@ class PretrainSettings:
         for name, number in (("learning_rate", self.learning_rate), ("temperature", self.temperature)):
             if not (math.isfinite(number) and number > 0):
                 raise FewlabelError(f"{name} is {number:g}: a number above 0 is needed.")
+
+    @property
+    def title(self) -> str:
+        """The objective's name for people; MICLe where two images of a patient are a positive pair."""
+        pairs = " with pairs of images (MICLe)" if self.positives != "views" else ""
+        return OBJECTIVE_TITLES[self.objective] + pairs
 
     @property
     def schedule(self) -> Schedule:

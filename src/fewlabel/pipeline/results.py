@@ -147,7 +147,7 @@ def _labels_saved(evaluated: Evaluated) -> list[JSON]:
     if "supervised" not in keys:
         return []
     curves = evaluated.curves
-    arm = Curve.of("SimCLR", {budget: curves.main("simclr", budget) for budget in curves.budgets})
+    arm = Curve.of(evaluated.title, {budget: curves.main("simclr", budget) for budget in curves.budgets})
     reference = Curve.of("training from scratch", {b: curves.main("supervised", b) for b in curves.budgets})
     name = curves.suite.labels[curves.suite.main]
     saved = labels_saved(
@@ -222,6 +222,12 @@ def _embedding(evaluated: Evaluated) -> JSON | None:
     features = evaluated.features[rows]
     reduced = PCA(min(50, *features.shape), random_state=0).fit_transform(features)
     perplexity = min(30.0, (len(rows) - 1) / 4)
+    distilled = any(arm.key == "self-distilled" for arm in evaluated.arms)
+    whose = (
+        "the distilled network's (made with labels)"
+        if distilled
+        else f"{evaluated.title} (made without labels)"
+    )
     places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
     target = task.target
     if target.kind == "number":
@@ -229,7 +235,7 @@ def _embedding(evaluated: Evaluated) -> JSON | None:
     else:
         labels = [_class_label(evaluated, int(value)) for value in task.y[rows]]
     return {
-        "method": f"t-SNE of the SimCLR features of {len(rows)} test images (made without labels), seed 0",
+        "method": f"t-SNE of {whose} features of {len(rows)} test images, seed 0",
         "x": places[:, 0],
         "y": places[:, 1],
         "label": labels,
@@ -375,7 +381,7 @@ def _shortcut_warnings(evaluated: Evaluated) -> list[str]:
         if not _close(trained, control, curves.suite.higher_is_better, curves.suite.main):
             continue
         better_end = difference.high if curves.suite.higher_is_better else -difference.low
-        verdict = "do better than SimCLR" if better_end < 0 else "come close to SimCLR"
+        verdict = ("do better than" if better_end < 0 else "come close to") + f" {evaluated.title}"
         found.append(
             f"With all {budget} labels, {what} {verdict} "
             f"({control.value:.3f} against {trained.value:.3f}; difference {difference.value:+.3f}, 95 % interval "

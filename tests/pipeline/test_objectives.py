@@ -1,0 +1,50 @@
+"""Every objective that pretrains without labels can be asked for by name, and the report calls it by its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from tiny_runs import QUICK, TINY
+
+from fewlabel.collection import Collection
+from fewlabel.networks.encoders import Encoder
+from fewlabel.objectives import OBJECTIVES
+from fewlabel.pipeline import learn, pretrain
+from fewlabel.pipeline.pretraining import OBJECTIVE_TITLES, ObjectiveName
+from fewlabel.pipeline.runs import load_encoder
+from fewlabel.types import FewlabelError
+
+NAMES = get_args(ObjectiveName)
+
+
+def settings_for(name: Any) -> Any:
+    return replace(TINY, objective=name, encoder="test_vit" if name == "mae" else "test_resnet")
+
+
+def test_the_names_are_those_of_all_objectives_that_need_no_labels() -> None:
+    assert set(NAMES) == {one.name for one in OBJECTIVES if not one.needs_labels} == set(OBJECTIVE_TITLES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_pretrains(name: str, chest: Collection, tmp_path: Path) -> None:
+    made = pretrain([chest], tmp_path, settings_for(name))
+    assert made.fit.steps == TINY.steps
+    assert isinstance(load_encoder(tmp_path / "encoder.safetensors"), Encoder)
+    assert (tmp_path / "head.safetensors").exists() == (name == "simclr")
+
+
+@pytest.mark.slow
+def test_the_report_calls_it_by_its_name(chest: Collection, tmp_path: Path) -> None:
+    evaluation = replace(QUICK, budgets=(10,), seeds=1)
+    made = learn(chest, "opacity", tmp_path / "run", pretraining=settings_for("byol"), evaluation=evaluation)
+    assert made.results["arms"][0]["label"] == "BYOL, linear probe"
+    assert "SimCLR" not in made.headline
+    assert replace(TINY, positives="patient").title == "SimCLR with pairs of images (MICLe)"
+
+
+def test_a_masked_autoencoder_has_no_pairs() -> None:
+    with pytest.raises(FewlabelError, match="looks at one view"):
+        replace(settings_for("mae"), positives="patient")
