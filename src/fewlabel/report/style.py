@@ -24,6 +24,9 @@ LIGHT = {
     "m0": "#0066a6",
     "m1": "#94489a",
     "m2": "#007a80",
+    "m3": "#4a4fb8",
+    "m4": "#a0307a",
+    "m5": "#2f6f2f",
     "r0": "#bf4800",
     "r1": "#a83250",
     "b0": "#00775a",
@@ -44,6 +47,9 @@ DARK = {
     "m0": "#6db9f2",
     "m1": "#dc9fd8",
     "m2": "#5bcfd2",
+    "m3": "#a5a8ff",
+    "m4": "#ff8fcb",
+    "m5": "#8fd08a",
     "r0": "#ff9a5c",
     "r1": "#ff90a6",
     "b0": "#4fce9f",
@@ -56,13 +62,13 @@ POINT_COLOURS = ("#2f8fd8", "#e56b23", "#1fa67d", "#b86ab3", "#b3931f", "#1fa3aa
 """Middle tones for clouds of points: they are drawn as pixels, so one colour has to serve both schemes."""
 
 _FAMILIES = {
-    "method": ("m0", "m1", "m2"),
+    "method": ("m0", "m1", "m2", "m3", "m4", "m5"),
     "reference": ("r0", "r1"),
     "baseline": ("b0", "b1"),
     "control": ("c0", "c1"),
 }
 _DASHES = {"method": "", "reference": "", "baseline": "6 3", "control": "2 3"}
-_MARKERS = {"method": "oph", "reference": "DX", "baseline": "^v", "control": "sP"}
+_MARKERS = {"method": "oph*<>", "reference": "DX", "baseline": "^v", "control": "sP"}
 
 
 @dataclass(frozen=True)
