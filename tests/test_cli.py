@@ -284,13 +284,23 @@ def program(*arguments: object) -> list[str]:
 def test_ctrl_c_while_training_and_the_same_command_again(chest: Path, tmp_path: Path) -> None:
     tiny = [*TINY[:4], "--steps", "100000", "--batch-size", "8"]
     command = program("pretrain", chest, *tiny, "--out", tmp_path / "run")
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell without job control has its background commands ignore Ctrl-C, and they hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     metrics = tmp_path / "run" / "metrics.jsonl"
     limit = time.monotonic() + 120
-    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < limit:
-        time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    try:
+        while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < limit:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
     wanted = (130, "", "stopped; the same command continues where it was.\n")
     assert (running.returncode, out, err) == wanted
 

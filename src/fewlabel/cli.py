@@ -51,8 +51,8 @@ StartSize = Annotated[
     int | None,
     typer.Option(help="Views begin at this size in pixels and grow to --size; full size by default."),
 ]
-Objective = Annotated[str, typer.Option(help="simclr, moco, byol, barlow, vicreg; or mae with a ViT.")]
-HeadLayers = Annotated[int, typer.Option(help="Linear layers of the projection head; SimCLRv2 has 3.")]
+Objective = Annotated[str, typer.Option(help="simclr, moco, byol, barlow, vicreg, or mae.")]
+HeadLayers = Annotated[int, typer.Option(help="Layers of the projection head.")]
 Checkpointing = Annotated[
     bool, typer.Option("--checkpointing", help="For big networks: less memory, a third more time.")
 ]

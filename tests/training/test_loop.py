@@ -99,7 +99,7 @@ def test_impossible_schedules(change: dict[str, Any], message: str, tmp_path: Pa
 
 
 def test_one_image_is_no_contrast() -> None:
-    with pytest.raises(FewlabelError, match="a contrast needs at least 2"):
+    with pytest.raises(FewlabelError, match="at least 2 are needed"):
         fit(small_objective(), small_data(1), VIEWS, schedule())
 
 

@@ -76,7 +76,6 @@ class PretrainSettings:
     with probability pair_share where there are two.
     """
 
-    objective: ObjectiveName = "simclr"
     encoder: str = "resnet18"
     weights: str | None = None
     size_px: int = 64
@@ -98,6 +97,7 @@ class PretrainSettings:
     checkpointing: bool = False
     positives: Positives = "views"
     pair_share: float = 1.0
+    objective: ObjectiveName = "simclr"
 
     def __post_init__(self) -> None:
         check_range("steps", self.steps, 1)
@@ -259,7 +259,7 @@ def pretrain(
         return Pretrained(
             load_encoder(out / ENCODER), settings, store_px, splits, kept_fit(out), images, kept_head(out)
         )
-    objective = _objective(settings)
+    objective = _objective(settings, images)
     rows = tuple(split.train for split in splits)
     groups = positive_groups(collections, rows, settings.positives)
     data = TrainingSet(_stores(collections, settings), rows, groups=groups, pair_share=settings.pair_share)
@@ -384,7 +384,7 @@ def kept_fit(folder: Path) -> FitResult:
 _LOSSES: dict[LossName, Callable[..., torch.Tensor]] = {"nt-xent": nt_xent, "info-nce": info_nce}
 
 
-def _objective(settings: PretrainSettings) -> Any:
+def _objective(settings: PretrainSettings, images: int) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(mix_seed("initial weights", settings.seed))
         encoder = Encoder(settings.encoder_settings)
@@ -393,7 +393,9 @@ def _objective(settings: PretrainSettings) -> Any:
             loss = _LOSSES[settings.loss]
             return SimCLR(encoder, head_layers=layers, temperature=temperature, loss_function=loss)
         if settings.objective == "moco":
-            return MoCo(encoder, head_layers=layers, temperature=temperature)
+            # A queue as long as the collection would hold each image's own older keys as negatives.
+            queue_size = min(4096, max(settings.batch_size, images // 2))
+            return MoCo(encoder, head_layers=layers, temperature=temperature, queue_size=queue_size)
         others = {"byol": BYOL, "barlow": BarlowTwins, "vicreg": VICReg, "mae": MAE}
         return others[settings.objective](encoder)
 
