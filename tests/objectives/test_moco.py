@@ -84,7 +84,7 @@ class _Pixels(torch.nn.Module):
 
 def test_keys_enter_the_queue_after_the_step_and_are_those_of_the_step() -> None:
     objective, batch = small_moco().eval(), two_views_of(6)
-    assert float(objective.loss(batch)) == 0  # an empty queue
+    assert objective.loss(batch).item() == 0  # an empty queue
     assert len(objective.negatives()) == 0
     keys = objective.keys(batch.views[1])
     objective.after_step(0, 10)

@@ -212,7 +212,7 @@ def test_synchronised_batchnorm_with_an_activation_is_timms_own_in_one_process(
     assert type(ours[0]) is not BatchNormAct2d
     assert torch.allclose(ours(x), plain(x), atol=1e-5)
     assert torch.allclose(ours.eval()(x), plain.eval()(x), atol=1e-5)
-    assert float(plain(x).min()) == 0.0
+    assert plain(x).min().item() == 0.0
 
 
 @pytest.mark.parametrize(
