@@ -34,6 +34,7 @@ from torch import nn
 
 from fewlabel.adaptation.features import extract_features
 from fewlabel.adaptation.probe import Scaling, fit_linear_probe, fit_neighbour_probe
+from fewlabel.collection import Collection
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.objectives import SimCLR
 from fewlabel.pipeline.pretraining import split_of
@@ -59,7 +60,7 @@ class Study:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.given = given
-        collection = import_source(given.data, data_folder(), given.work)
+        collection = Collection.open(given.work / "collections" / given.data)
         split = split_of(collection, seed=0, drop=True)
         target = collection.target(JOBS[given.data].evaluation.target)
         parts = {part: getattr(split, part) for part in ("train", "val", "test")}
@@ -153,7 +154,7 @@ def side_by_side(given: argparse.Namespace) -> list[JSON]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     running = [
         subprocess.Popen(
-            [sys.executable, __file__, *argued, "--who", who],
+            [sys.executable, __file__, *argued, "--imported", "--who", who],
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
@@ -181,9 +182,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="our batch")
     parser.add_argument("--workers", type=int, default=0, help="loader processes of lightly")
     parser.add_argument("--side-by-side", action="store_true", help="all at once, one thread each")
+    parser.add_argument("--imported", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, default=Path(__file__).resolve().parents[1] / ".work")
     given = parser.parse_args()
     facts = machine_facts()
+    if not given.imported:  # two processes must not import at once
+        import_source(given.data, data_folder(), given.work)
     if given.side_by_side:
         curves = side_by_side(given)
     else:
@@ -192,7 +196,7 @@ def main() -> None:
             for who in given.who if seed % 2 == 0 else reversed(given.who):
                 study.run(who, seed)
         curves = study.curves
-    settings = {key: value for key, value in vars(given).items() if key != "work"}
+    settings = {key: value for key, value in vars(given).items() if key not in ("work", "imported")}
     print(json.dumps({"benchmark": "quality_over_time", **settings, "curves": curves, **facts}, indent=1))
 
 
