@@ -96,7 +96,8 @@ class Study:
         if who not in self.pace:
             first = self._fit(Schedule(WORTH_MEASURING, self.given.batch, 1e-3), seed, options, look=None)
             self.pace[who] = first.images_per_second / self.given.batch
-        steps = max(self.given.points, round(self.given.seconds * self.pace[who]))
+        every = max(1, round(self.given.seconds * self.pace[who] / self.given.points))
+        steps = every * self.given.points
         schedule = Schedule(steps, self.given.batch, 1e-3, warmup_steps=steps // 20, seed=seed)
         self._fit(schedule, seed, options, look=lambda seconds, of: self.add(who, seed, seconds, of))
 
