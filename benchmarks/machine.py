@@ -30,6 +30,7 @@ def machine_facts() -> JSON:
         "usable_cores": len(os.sched_getaffinity(0)),
         "torch_threads": torch.get_num_threads() if torch else None,
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
+        "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
         "python": platform.python_version(),
