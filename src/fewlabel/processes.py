@@ -27,7 +27,7 @@ def launched_processes() -> tuple[int, int]:
     if "WORLD_SIZE" in environment:
         world = int(environment["WORLD_SIZE"])
         local = int(environment.get("LOCAL_WORLD_SIZE", world))
-    elif "SLURM_NTASKS" in environment and "SLURM_PROCID" in environment and _is_batch_job():
+    elif "SLURM_NTASKS" in environment and _is_task_of_srun():
         world = int(environment["SLURM_NTASKS"])
         local = world // int(environment.get("SLURM_NNODES", "1"))
     else:
@@ -35,9 +35,10 @@ def launched_processes() -> tuple[int, int]:
     return local, world // local
 
 
-def _is_batch_job() -> bool:
-    """An interactive shell of SLURM has its variables too, and starts one process."""
-    return os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+def _is_task_of_srun() -> bool:
+    """A batch script and an interactive shell of SLURM have its variables too, and start one process."""
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    return "SLURM_STEP_NUM_TASKS" in os.environ and "SLURM_PROCID" in os.environ and not interactive
 
 
 def launched_rank() -> int:

@@ -76,7 +76,7 @@ def test_the_headline_is_of_the_budget_fixed_before(run: Learned) -> None:
 def test_the_files_of_a_run(run: Learned) -> None:
     names = {path.name for path in run.out.iterdir()}
     assert {"results.json", "run.json", "report.html", "split.csv", "model", "pretrain", "figures"} <= names
-    assert not list(run.out.rglob("*.part"))
+    assert not list(run.out.rglob(".*"))
     assert json.loads((run.out / "results.json").read_text())["metrics"] == run.results["metrics"]
     page = run.report.read_text()
     assert run.headline in page

@@ -107,7 +107,7 @@ def test_killed_and_continued(moment: Moment, at: int, uninterrupted: Path, tmp_
         assert same(ours[0], theirs[0])
         assert ours[1] == theirs[1]
     assert rows(tmp_path) == rows(uninterrupted)
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_killed_again_and_again(uninterrupted: Path, tmp_path: Path) -> None:

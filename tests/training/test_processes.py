@@ -79,7 +79,7 @@ def train_in_two_slurm_tasks(out: Path) -> None:
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1",
         "SLURM_NTASKS": "2", "SLURM_NNODES": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": str(os.getpid()),
-        "SLURM_NODELIST": "localhost", "SLURM_NODEID": "0", "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NODELIST": "localhost", "SLURM_NODEID": "0", "SLURM_STEP_NUM_TASKS": "2",
     }  # fmt: skip
     command = [sys.executable, str(script), str(out), "-1", "0"]
     ranks = ({"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2))
@@ -215,21 +215,32 @@ def test_synchronised_batchnorm_with_an_activation_is_timms_own_in_one_process(
     assert plain(x).min().item() == 0.0
 
 
+SIX_TASKS = {"SLURM_NTASKS": "6", "SLURM_PROCID": "0"}
+
+
 @pytest.mark.parametrize(
     ("environment", "expected", "rank"),
     [
         ({}, (1, 1), 0),
         ({"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "RANK": "5"}, (4, 2), 5),
-        ({"SLURM_NTASKS": "6", "SLURM_NNODES": "3", "SLURM_PROCID": "2"}, (2, 3), 2),
-        ({"SLURM_NTASKS": "6", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "interactive"}, (1, 1), 0),
+        (SIX_TASKS | {"SLURM_NNODES": "3", "SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "6"}, (2, 3), 2),
+        (SIX_TASKS | {"SLURM_STEP_NUM_TASKS": "6", "SLURM_JOB_NAME": "interactive"}, (1, 1), 0),
+        (SIX_TASKS | {"SLURM_JOB_NAME": "train"}, (1, 1), 0),  # a batch script without srun
     ],
 )
 def test_what_started_the_processes(
     environment: dict[str, str], expected: tuple[int, int], rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_NAME"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.startswith("SLURM_") or name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK"):
+            monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert processes.launched_processes() == expected
     assert processes.launched_rank() == rank
+
+
+def test_a_batch_script_without_srun_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (SIX_TASKS | {"SLURM_JOB_NAME": "train", "SLURM_NTASKS_PER_NODE": "6"}).items():
+        monkeypatch.setenv(name, value)
+    assert fit(objective(), small_data(), VIEWS, schedule(steps=1)).steps == 1

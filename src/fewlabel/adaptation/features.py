@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from fewlabel.cluster import map_on_cluster
+from fewlabel.files import replacing
 from fewlabel.networks import Encoder, EncoderSettings
-from fewlabel.training import Ahead, channels_last, replace_file
+from fewlabel.training import Ahead, channels_last
 from fewlabel.views import draw_view, plain_view
 
 SHARD = 4096
@@ -120,11 +121,8 @@ def cached_features(
     if cached is not None and len(cached) == len(pixels):
         return cached
     features = extract()
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, features, allow_pickle=False)
-    replace_file(temporary, path)
     return features
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,8 @@ import numpy as np
 
 from fewlabel import images
 from fewlabel.collection.resample import area_resample, cast_like, fitted_size, resample_mask, thumbnail
-from fewlabel.collection.store import ALIGNMENT, STAGING, part_path, thumbnails_path, write_atomically
+from fewlabel.collection.store import ALIGNMENT, STAGING, part_path, thumbnails_path
+from fewlabel.files import replacing, write_bytes
 from fewlabel.types import JSON, FewlabelError, Image, ProgressCallback
 
 CRASHED = "the decoder crashed on this file"
@@ -79,30 +79,27 @@ def read_chunk(chunk: Chunk, progress: ProgressCallback | None = None) -> None:
     rows: list[JSON] = []
     refused: list[JSON] = []
     pixels_path, thumbs_path = part_path(chunk.root, chunk.part), thumbnails_path(chunk.root, chunk.part)
-    temporary = [p.with_name(f".{p.name}.{os.getpid()}") for p in (pixels_path, thumbs_path)]
-    try:
-        with temporary[0].open("wb") as pixels_file, temporary[1].open("wb") as thumbs_file:
-            for position, source in enumerate(chunk.sources):
-                if progress:
-                    progress(position, len(chunk.sources), source.name)
-                row, thumb, record, problem = _read_source(source, chunk, crashed=position in chunk.crashed)
-                if problem:
-                    refused.append(problem)
-                    continue
-                rows.append({**row, "offset": _append(pixels_file, record), "slot": len(rows)})
-                thumbs_file.write(thumb)
-            size = pixels_file.tell()
-            for file in (pixels_file, thumbs_file):
-                file.flush()
-                os.fsync(file.fileno())
-        if rows:
-            os.replace(temporary[0], pixels_path)
-            os.replace(temporary[1], thumbs_path)
-        done = {"key": chunk.key, "size": size, "rows": rows, "quarantine": refused}
-        write_atomically(chunk.staged, json.dumps(done).encode(), lasting=False)
-    finally:
-        for path in temporary:
-            path.unlink(missing_ok=True)
+    with (
+        replacing(pixels_path) as pixels,
+        replacing(thumbs_path) as thumbs,
+        pixels.open("wb") as pixels_file,
+        thumbs.open("wb") as thumbs_file,
+    ):
+        for position, source in enumerate(chunk.sources):
+            if progress:
+                progress(position, len(chunk.sources), source.name)
+            row, thumb, record, problem = _read_source(source, chunk, crashed=position in chunk.crashed)
+            if problem:
+                refused.append(problem)
+                continue
+            rows.append({**row, "offset": _append(pixels_file, record), "slot": len(rows)})
+            thumbs_file.write(thumb)
+        size = pixels_file.tell()
+    if not rows:
+        pixels_path.unlink()
+        thumbs_path.unlink()
+    done = {"key": chunk.key, "size": size, "rows": rows, "quarantine": refused}
+    write_bytes(chunk.staged, json.dumps(done).encode(), lasting=False)
 
 
 def _append(file: IO[bytes], record: list[bytes]) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from fewlabel.collection.chunks import full_range, shrunk
 from fewlabel.collection.resample import area_resample, fitted_size, luminance, to_range
 from fewlabel.collection.store import is_disk_full
+from fewlabel.files import replacing
 from fewlabel.types import FewlabelError, Image, ProgressCallback, UnreadableImage
 
 if TYPE_CHECKING:
@@ -84,7 +85,6 @@ def _make(
     count = len(collection)
     dtype = np.dtype(np.uint8 if all(d == "uint8" for d in collection.column("case:dtype")) else np.uint16)
     low, high = collection.column("case:display_low"), collection.column("case:display_high")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     shape = (count, channels, size_px, size_px)
 
     def block(start: int) -> np.ndarray:
@@ -95,21 +95,19 @@ def _make(
             _fill(out, collection.pixels(row), collection.valid(row), between)
         return made
 
-    try:
-        with temporary.open("wb") as file, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            starts = list(range(0, count, _BLOCK))
-            for first in range(0, len(starts), 16):  # a few blocks at a time, so that memory stays flat
-                for made in threads.map(block, starts[first : first + 16]):
-                    file.write(made.data)
-                if progress:
-                    progress(min(count, starts[first] + 16 * _BLOCK), count, f"squares of {size_px} px")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads,
+    ):
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        starts = list(range(0, count, _BLOCK))
+        for first in range(0, len(starts), 16):  # a few blocks at a time, so that memory stays flat
+            for made in threads.map(block, starts[first : first + 16]):
+                file.write(made.data)
+            if progress:
+                progress(min(count, starts[first] + 16 * _BLOCK), count, f"squares of {size_px} px")
 
 
 def _fill(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -37,35 +36,6 @@ def part_path(root: Path, part: int) -> Path:
 def thumbnails_path(root: Path, part: int) -> Path:
     """Where the thumbnails of a part lie: (records, 1024) uint8."""
     return root / "thumbnails" / f"{part:05d}.bin"
-
-
-def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
-    """A reader finds the old file or the whole new one, whatever happens in between.
-
-    lasting: also after a power cut; without it a torn file is possible then, and the write is faster.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            if lasting:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if lasting:
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def is_disk_full(error: OSError) -> bool:

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fewlabel.collection.labels import TypedColumn
-from fewlabel.collection.store import ABOUT, CASES, FORMAT, QUARANTINE, write_atomically
+from fewlabel.collection.store import ABOUT, CASES, FORMAT, QUARANTINE
+from fewlabel.files import write_bytes
 from fewlabel.types import JSON, FewlabelError, LabelColumn
 
 _TEXT, _REAL, _WHOLE = pa.string(), pa.float64(), pa.int64()
@@ -150,11 +151,11 @@ def commit(root: Path, state: State, table: pa.Table) -> None:
     metadata = {_FACTS: facts.encode(), _REFUSED: json.dumps(state.quarantine).encode()}
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd", store_schema=True)
-    write_atomically(root / QUARANTINE, _quarantine_csv(state.quarantine))
-    write_atomically(
+    write_bytes(root / QUARANTINE, _quarantine_csv(state.quarantine))
+    write_bytes(
         root / ABOUT, (json.dumps(state.facts.to_json(), indent=2, ensure_ascii=False) + "\n").encode()
     )
-    write_atomically(root / CASES, buffer.getvalue())
+    write_bytes(root / CASES, buffer.getvalue())
 
 
 def open_cases(root: Path) -> pq.ParquetFile:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from fewlabel.files import is_at_work
 from fewlabel.images.quiet import error_line
 from fewlabel.images.sniffing import sniff, unpacked
 from fewlabel.images.source import Entry, Rejected, stamp_of
@@ -98,21 +99,8 @@ def _rename(partial: Path, folder: Path) -> None:
 
 def _remove_leftovers(scratch: Path, key: str) -> None:
     for leftover in scratch.glob(f"{key}.partial-*"):
-        number = leftover.name.rpartition("-")[2]
-        if not (number.isdigit() and _alive(int(number))):
+        if not is_at_work(leftover.name.rpartition("-")[2]):
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    if process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _write_members(path: Path, folder: Path) -> dict[str, list]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import re
-import tempfile
+import shutil
 import urllib.error
 import urllib.request
 from functools import lru_cache
@@ -20,6 +19,7 @@ from types import ModuleType
 
 import numpy as np
 
+from fewlabel.files import replacing
 from fewlabel.images.archives import open_archive
 from fewlabel.images.intensities import allowed_dtype, drawing_range, grey_if_equal
 from fewlabel.images.quiet import error_line
@@ -167,23 +167,19 @@ def _flag(name: str, known: list[str]) -> tuple[str, str]:
 
 
 def _download(url: str, md5: str, target: Path) -> None:
-    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
-            while block := answer.read(2**20):
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        if _md5(Path(partial)) != md5:
-            raise FewlabelError(f"{url} is not the published file (its MD5 is not {md5}): try again later")
-        os.replace(partial, target)
+        with replacing(target) as partial:
+            with partial.open("wb") as file, urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
+                shutil.copyfileobj(answer, file)
+            if _md5(partial) != md5:
+                raise FewlabelError(
+                    f"{url} is not the published file (its MD5 is not {md5}): try again later"
+                )
     except (urllib.error.URLError, TimeoutError, OSError) as error:
         raise FewlabelError(
             f"{url} could not be fetched ({error_line(error)}): connect to the network, or fetch the file "
             f"yourself and put it at {target}"
         ) from error
-    finally:
-        Path(partial).unlink(missing_ok=True)
 
 
 def _md5(path: Path) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from PIL import Image as PillowImage
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
+from fewlabel.files import write_text
 from fewlabel.phantoms.radiographs import Difficulty, MadeRadiographs, radiographs
 from fewlabel.types import FewlabelError
 
@@ -61,7 +60,8 @@ def write_radiographs(
             _write_png(folder / name, made.pixels[i], bits)
     table = io.StringIO(newline="")
     csv.writer(table).writerows([COLUMNS, *(_row(made, i, name) for i, name in enumerate(names))])
-    return _write_atomically(folder / "labels.csv", table.getvalue())
+    write_text(folder / "labels.csv", table.getvalue())
+    return folder / "labels.csv"
 
 
 def _names(patients: tuple[str, ...], dicom_files: int) -> list[str]:
@@ -108,13 +108,3 @@ def _set_pixels(file: Dataset, stored: np.ndarray, polarity: str) -> None:
     file.BitsAllocated, file.BitsStored, file.HighBit = 16, DICOM_BITS, DICOM_BITS - 1
     file.PixelRepresentation = 0
     file.PixelData = stored.astype("<u2").tobytes()
-
-
-def _write_atomically(path: Path, text: str) -> Path:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".labels-")
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    return path

@@ -21,10 +21,11 @@ from fewlabel.adaptation.probe import (
     fit_neighbour_probe,
 )
 from fewlabel.collection import Collection, Target
+from fewlabel.files import replacing
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.objectives import Supervised
 from fewlabel.splits import Split
-from fewlabel.training import channels_last, mix_seed, replace_file
+from fewlabel.training import channels_last, mix_seed
 from fewlabel.types import Schedule
 from fewlabel.views import draw_view, plain_view
 
@@ -230,12 +231,9 @@ def trained_arm(
 
 
 def _save_outputs(path: Path, outputs: Outputs) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
     before = np.empty(0) if outputs.uncalibrated is None else outputs.uncalibrated
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, val=outputs.val, test=outputs.test, uncalibrated=before)
-    replace_file(temporary, path)
 
 
 def _load_outputs(path: Path) -> Outputs | None:

@@ -19,13 +19,13 @@ from torch import nn
 
 from fewlabel.adaptation.features import extract_features
 from fewlabel.collection import Collection, square_image
+from fewlabel.files import write_text
 from fewlabel.pipeline.model_card import Equality, RunFacts, model_card
 from fewlabel.pipeline.monai_bundle import write_bundle_files
 from fewlabel.pipeline.portable import PortableClassifier, unit_image
 from fewlabel.pipeline.predicting import Classifier, load_classifier
 from fewlabel.pipeline.runs import read_json
 from fewlabel.report.contract import read_results
-from fewlabel.training import write_text
 from fewlabel.types import FewlabelError, Image
 from fewlabel.views import to_unit_range
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fewlabel.files import write_text
 from fewlabel.pipeline.model_card import NOT_A_DEVICE, UNKNOWN, RunFacts, classifier_measures
 from fewlabel.pipeline.runs import versions, write_json
-from fewlabel.training import write_text
 from fewlabel.types import JSON
 
 SCHEMA = (

@@ -21,11 +21,12 @@ from fewlabel.evaluation.selective import (
     called_class,
     choose_threshold,
 )
+from fewlabel.files import replacing
 from fewlabel.images import read_file
 from fewlabel.networks import Encoder
 from fewlabel.pipeline.evaluating import Probe
 from fewlabel.pipeline.runs import ENCODER, load_encoder, read_json, save_encoder, write_json
-from fewlabel.training import load_tensors, replace_file, save_tensors
+from fewlabel.training import load_tensors, save_tensors
 from fewlabel.types import FewlabelError, ProgressCallback, UnreadableImage
 
 CLASSIFIER = "classifier.safetensors"
@@ -294,16 +295,12 @@ def _answer(classifier: Classifier, output: np.ndarray, columns: Sequence[str]) 
 
 
 def _write(rows: Sequence[dict[str, str]], out: Path) -> None:
-    temporary = out.with_name(out.name + ".part")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", newline="") as file:
+        with replacing(out) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        replace_file(temporary, out)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise FewlabelError(
             f"{out} could not be written ({error}): free some space or choose another --out."
         ) from error

@@ -15,6 +15,7 @@ from torch import nn
 
 from fewlabel.cluster import train_on_cluster
 from fewlabel.collection import Collection, find_duplicates
+from fewlabel.files import replacing
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.networks.encoders import has_fixed_size
 from fewlabel.objectives import BYOL, MAE, BarlowTwins, MoCo, SimCLR, VICReg, info_nce, nt_xent
@@ -42,7 +43,7 @@ from fewlabel.splits import (
     linked_groups,
     official_split,
 )
-from fewlabel.training import Compute, FitResult, TrainingSet, fit, mix_seed, replace_file
+from fewlabel.training import Compute, FitResult, TrainingSet, fit, mix_seed
 from fewlabel.types import JSON, FewlabelError, Schedule
 from fewlabel.views import ViewSettings, medical_views, simclr_views
 
@@ -449,10 +450,8 @@ def write_thumbnails(path: Path, collections: Sequence[Collection], splits: Sequ
     With them another collection can be checked for images that the encoder has seen, wherever these lie now.
     """
     seen = [one.thumbnails()[split.train] for one, split in zip(collections, splits, strict=True)]
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.concatenate(seen), allow_pickle=False)
-    replace_file(temporary, path)
 
 
 def separate_from_pretraining(

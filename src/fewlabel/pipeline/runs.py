@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from fewlabel.collection import Collection
+from fewlabel.files import replacing, write_text
 from fewlabel.networks import Encoder, EncoderSettings, mlp_head
 from fewlabel.splits import PARTS, Split
-from fewlabel.training import channels_last, load_tensors, replace_file, save_tensors, write_text
+from fewlabel.training import channels_last, load_tensors, save_tensors
 from fewlabel.types import JSON, FewlabelError
 
 ENCODER = "encoder.safetensors"
@@ -87,9 +88,7 @@ def versions() -> JSON:
 
 def write_split(path: Path, collections: Sequence[Collection], splits: Sequence[Split]) -> None:
     """split.csv: collection, case, hash of the pixels, part ("dropped" for rows that leaked), and how it came about."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["collection", "case_id", "pixel_hash", "part", "origin"])
         for collection, split in zip(collections, splits, strict=True):
@@ -100,7 +99,6 @@ def write_split(path: Path, collections: Sequence[Collection], splits: Sequence[
             ]
             for part, rows in parts:
                 writer.writerows([collection.name, ids[row], hashes[row], part, split.origin] for row in rows)
-    replace_file(temporary, path)
 
 
 def read_split(path: Path, collection: Collection) -> Split | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from fewlabel.files import write_text
 from fewlabel.report import comparison, facts, inspection
 from fewlabel.report.contract import read_results, read_settings
 from fewlabel.report.results import Results
@@ -30,7 +29,9 @@ def write_report(run: Path) -> Path:
     """
     run = Path(run)
     results = Results(read_results(run))
-    return _store(run / "report.html", _render(_context(run, results)))
+    path = run / "report.html"
+    write_text(path, _render(_context(run, results)))
+    return path
 
 
 def _context(run: Path, results: Results) -> JSON:
@@ -88,25 +89,3 @@ def _render(context: JSON) -> str:
     css = (HERE / "page.css").read_text(encoding="utf-8")
     css = css.replace("/* light */", variables(LIGHT)).replace("/* dark */", variables(DARK))
     return environment.get_template("page.html").render(**context, css=Markup(css))
-
-
-def _store(path: Path, text: str) -> Path:
-    temporary: str | None = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=".report-", suffix=".html", delete=False
-        ) as stream:
-            temporary = stream.name
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise FewlabelError(
-            f"{path} cannot be written ({error.strerror or error}): make room or choose another folder, "
-            "then run it again"
-        ) from error
-    return path

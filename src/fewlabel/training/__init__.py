@@ -1,6 +1,6 @@
 """Training: one loop, checkpoints, health."""
 
-from fewlabel.training.checkpoint import load_tensors, replace_file, save_tensors, write_text
+from fewlabel.training.checkpoint import load_tensors, save_tensors
 from fewlabel.training.compute import Compute, channels_last
 from fewlabel.training.data import TrainingSet, mix_seed
 from fewlabel.training.feeding import Ahead
@@ -16,7 +16,5 @@ __all__ = [
     "fit",
     "load_tensors",
     "mix_seed",
-    "replace_file",
     "save_tensors",
-    "write_text",
 ]

@@ -11,44 +11,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from fewlabel.files import replacing
 from fewlabel.types import JSON, FewlabelError
 
 LATEST, PREVIOUS = "checkpoint.safetensors", "checkpoint-previous.safetensors"
 NEXT = "checkpoint-next.safetensors"
 
 
-def replace_file(temporary: Path, target: Path) -> None:
-    """Put a finished temporary file in the place of `target`: after a crash there is the old or the new, whole."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, target)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; its folder is made. Raises FewlabelError when it cannot be written."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
-        replace_file(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise FewlabelError(
-            f"{path} could not be written ({error}): free some space or choose another --out."
-        ) from error
-
-
 def save_tensors(
     tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
     """Write tensors atomically as safetensors. Raises FewlabelError when the disk is full or not writable."""
-    temporary = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
-        replace_file(temporary, path)
+        with replacing(path) as temporary:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise FewlabelError(
             f"{path} could not be written ({error}): free some space or choose another folder; "
             "the last complete checkpoint is untouched, and the same command continues from it."

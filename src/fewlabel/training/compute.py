@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fewlabel.types import JSON, Batch
+from fewlabel.training.processor import LIMIT, WITHOUT_AMX, bf16_survives
+from fewlabel.types import JSON, Batch, FewlabelError
 
 Precision = Literal["32", "bf16"]
 
@@ -62,7 +63,17 @@ def has_bf16(device: torch.device) -> bool:
     return (
         bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
         and "AVX512" in torch.backends.cpu.get_cpu_capability()
+        and bf16_survives()
     )
+
+
+def check_compute(compute: Compute, device: torch.device) -> None:
+    """Raise FewlabelError where this setting would end the process instead of computing."""
+    if compute.precision == "bf16" and device.type == "cpu" and not bf16_survives():
+        raise FewlabelError(
+            "Products in bf16 end a process with an illegal instruction on this processor: start again with "
+            f"{LIMIT}={WITHOUT_AMX} in the environment, or compute in 32 bits."
+        )
 
 
 def usual_compute(device: torch.device, size_px: int) -> Compute:

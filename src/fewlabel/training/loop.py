@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,11 +15,20 @@ from typing import Any, NoReturn
 import lightning_fabric
 import numpy as np
 import torch
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import nn
 
+from fewlabel.files import write_text
 from fewlabel.processes import launched_processes
-from fewlabel.training.checkpoint import load_checkpoint, save_checkpoint, write_text
-from fewlabel.training.compute import WORTH_MEASURING, Compute, lay_out, measure_compute, usual_compute
+from fewlabel.training.checkpoint import load_checkpoint, save_checkpoint
+from fewlabel.training.compute import (
+    WORTH_MEASURING,
+    Compute,
+    check_compute,
+    lay_out,
+    measure_compute,
+    usual_compute,
+)
 from fewlabel.training.data import TrainingSet, mix_seed
 from fewlabel.training.feeding import Ahead, Piece, batches, pieces_of
 from fewlabel.training.health import measure_health
@@ -89,13 +99,14 @@ def fit(
         runs of fewer than 100 steps the one that usually is.
     settings: what makes this run this run; a checkpoint made with other settings is refused.
     progress: text before the progress bar; "" = no bar.
-    Raises FewlabelError for an impossible schedule, when loss or weights are no numbers any more (the last good
-    checkpoint stays), for a checkpoint of another run, or on a full disk.
+    Raises FewlabelError for an impossible schedule, for bf16 where that would end the process, when loss or weights are
+    no numbers any more (the last good checkpoint stays), for a checkpoint of another run, or on a full disk.
     """
     _check_schedule(schedule, views)
     fabric = _launch()
     with torch.random.fork_rng(), _bar(progress, schedule.steps) as report:
         chosen = compute or _choose_compute(fabric, objective, data, views, schedule, out)
+        check_compute(chosen, fabric.device)
         run = _Run(fabric, objective, data, views, schedule, out, settings or {}, FitResult(compute=chosen))
         run.resume()
         run.train(watch, checkpoint_every, log_every, health_every, tensorboard, report)
@@ -105,7 +116,12 @@ def fit(
 def _launch() -> lightning_fabric.Fabric:
     """One process, or one of those that torchrun, SLURM or a Ray cluster has started."""
     local, nodes = launched_processes()
-    fabric = lightning_fabric.Fabric(devices=local, num_nodes=nodes)
+    alone = [LightningEnvironment()] if local * nodes == 1 else []  # whatever SLURM's variables say
+    if (
+        "SLURM_NTASKS" in os.environ
+    ):  # Fabric insists on it, and a batch script's value may not be that of its step
+        os.environ["SLURM_NTASKS_PER_NODE"] = str(local)
+    fabric = lightning_fabric.Fabric(devices=local, num_nodes=nodes, plugins=alone)
     fabric.launch()
     return fabric
 
