@@ -25,7 +25,7 @@ def pretrained(run: Learned, chest: Collection) -> Pretrained:
 
 
 def outputs(task: Task, pretrained: Pretrained, rows: np.ndarray) -> dict[str, Any]:
-    arms = make_arms(task, [pretrained], QUICK, None)
+    arms = make_arms(task, [pretrained], QUICK, None, None)
     return {arm.key: arm.outputs(rows, 1) for arm in arms}
 
 
@@ -81,7 +81,7 @@ def test_image_statistics_are_scaled_by_training_images(pretrained: Pretrained, 
 def test_outputs_are_probabilities_or_numbers_by_row(pretrained: Pretrained, chest: Collection) -> None:
     for target, shape in (("opacity", (2,)), ("side", (3,)), ("Patient Age", ())):
         task = make_task(chest, pretrained, replace(QUICK, target=target), features_folder=None)
-        arms = {arm.key: arm for arm in make_arms(task, [pretrained], QUICK, None)}
+        arms = {arm.key: arm for arm in make_arms(task, [pretrained], QUICK, None, None)}
         for key in ("simclr", "simclr-knn", "supervised", "statistics"):
             made = arms[key].outputs(task.train, 0)
             assert made.val.shape == (len(task.val), *shape)

@@ -57,6 +57,8 @@ def test_every_step_is_an_arm_and_its_gain_is_told(whole: Learned) -> None:
     assert ("simclr", "finetune") not in told
     page = (whole.out / "report.html").read_text()
     assert "fine-tuned from the head" in page
+    assert whole.results["abstention"]["arm"] == "self-distilled"  # the classifier that predict uses
+    assert "self-distilled" in {row["arm"] for row in whole.results["calibration"]}
     assert not list((whole.out / "networks").glob("*/"))  # what was for continuing is gone
 
 

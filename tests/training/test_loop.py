@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from training_runs import SIZE_PX, SmallEncoder, schedule, small_data, small_obj
 
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.objectives import SimCLR, Supervised
-from fewlabel.training import Compute, TrainingSet, Watch, fit, loop
+from fewlabel.training import Compute, FitResult, TrainingSet, Watch, fit, loop
 from fewlabel.training.compute import measure_compute
 from fewlabel.training.feeding import Ahead
 from fewlabel.types import Batch, FewlabelError, Schedule
@@ -134,6 +135,25 @@ def test_watch_looks_once_more_at_the_end() -> None:
         supervised(), bright_or_dark(), VIEWS, Schedule(5, 8, 0.05), watch=Watch(scores, 2, patience=9)
     )
     assert (result.steps, result.best_step) == (5, 5)
+
+
+@pytest.mark.parametrize("interrupted_at", [1, 2, 3, 4])
+def test_an_interrupted_run_keeps_its_best_weights(interrupted_at: int, tmp_path: Path) -> None:
+    told = (0.5, 0.9, 0.9, 0.7, 0.99)
+
+    def train(scores: Scores, out: Path | None) -> tuple[FitResult, dict[str, torch.Tensor]]:
+        objective, plan, watch = supervised(), Schedule(30, 8, 0.05), Watch(scores, 2, patience=2)
+        result = fit(objective, bright_or_dark(), VIEWS, plan, watch=watch, out=out, checkpoint_every=4)
+        return result, objective.state_dict()
+
+    whole, weights = train(Scores(*told), None)
+    over = interrupted_at == 4  # looks: there is no next one
+    with nullcontext() if over else pytest.raises(IndexError):
+        train(Scores(*told[:interrupted_at]), tmp_path)
+    looked = interrupted_at // 2 * 2  # up to the last checkpoint
+    result, again = train(Scores(*told[looked:]), tmp_path)
+    assert (result.steps, result.best_step, result.best_score) == (whole.steps, 4, 0.9)
+    assert all(torch.equal(value, weights[key]) for key, value in again.items())
 
 
 def test_health_and_collapse_are_logged(tmp_path: Path) -> None:

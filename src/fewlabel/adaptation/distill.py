@@ -16,11 +16,11 @@ import torch
 from fewlabel.adaptation.finetune import (
     LabelledImages,
     TrainedNetwork,
-    calibrated,
-    watch_validation,
+    fit_and_calibrate,
 )
 from fewlabel.objectives import Distillation, Supervised
-from fewlabel.training import Compute, TrainingSet, fit
+from fewlabel.objectives.distillation import mean_answer
+from fewlabel.training import Compute, TrainingSet
 from fewlabel.types import FewlabelError, Schedule
 from fewlabel.views import ViewSettings, plain_view
 
@@ -88,27 +88,16 @@ def distill(
         weight_decay=0.05,
         seed=seed,
     )
-    fit(
-        objective,
-        TrainingSet((images.pixels,), (rows,), labels),
-        views,
-        schedule,
-        out=out,
-        watch=watch_validation(trained, images, schedule),
-        compute=compute,
-        checkpoint_every=100,
-    )
-    return calibrated(trained, images)
+    data = TrainingSet((images.pixels,), (rows,), labels)
+    return fit_and_calibrate(trained, objective, data, views, schedule, images, out, compute)
 
 
 def _said_once(
     teachers: Sequence[TrainedNetwork], images: LabelledImages, rows: np.ndarray, settings: DistillSettings
 ) -> np.ndarray:
     """What the teachers say of the whole images of `rows`: (n, K) probabilities at the temperature, or (n, 1)."""
-    spoken = [torch.from_numpy(teacher.logits(images.pixels, rows)) for teacher in teachers]
-    if images.classes:
-        spoken = [torch.softmax(logits / settings.temperature, dim=1) for logits in spoken]
-    return torch.stack(spoken).mean(dim=0).numpy()
+    outputs = [torch.from_numpy(teacher.logits(images.pixels, rows)) for teacher in teachers]
+    return mean_answer(outputs, images.classes, settings.temperature).numpy()
 
 
 def _labels_of(trained: TrainedNetwork, images: LabelledImages, rows: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ Stopped early on validation patients, whose labels also calibrate the outputs; t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,20 +189,40 @@ def train_on_labels(
     labels = ((y - centre) / spread).astype(np.float32) if number else y.astype(np.int64)
     trained = TrainedNetwork(objective, images.size_px, centre=centre, spread=spread)
     data = TrainingSet((images.pixels,), (images.train,), labels)
+    return fit_and_calibrate(trained, objective, data, images.views, schedule, images, out, compute)
+
+
+def fit_and_calibrate(
+    trained: TrainedNetwork,
+    objective: nn.Module,
+    data: TrainingSet,
+    views: ViewSettings,
+    schedule: Schedule,
+    images: LabelledImages,
+    out: Path | None,
+    compute: Compute | None,
+) -> TrainedNetwork:
+    """Train `objective`, of which the network in `trained` is a part; keep the weights that are best on `images.val`,
+    and calibrate there. Other arguments and errors as in `fit`.
+    """
     fit(
         objective,
         data,
-        images.views,
+        views,
         schedule,
         out=out,
-        watch=watch_validation(trained, images, schedule),
+        watch=_watch_validation(trained, images, schedule),
         compute=compute,
         checkpoint_every=100,
     )
-    return calibrated(trained, images)
+    calibration = Calibration()
+    if images.kind != "number":
+        logits = trained.logits(images.pixels, images.val)
+        calibration = Calibration.fit(logits, images.y[images.val].astype(int))
+    return replace(trained, calibration=calibration)
 
 
-def watch_validation(trained: TrainedNetwork, images: LabelledImages, schedule: Schedule) -> Watch:
+def _watch_validation(trained: TrainedNetwork, images: LabelledImages, schedule: Schedule) -> Watch:
     """Stop when the score on validation patients has not risen for six looks, of twenty in all."""
 
     def score(model: nn.Module) -> float:
@@ -211,12 +231,3 @@ def watch_validation(trained: TrainedNetwork, images: LabelledImages, schedule: 
         return validation_score(images.kind, images.y[images.val], answers)
 
     return Watch(score, every=max(10, schedule.steps // 20), patience=6)
-
-
-def calibrated(trained: TrainedNetwork, images: LabelledImages) -> TrainedNetwork:
-    """The same network with probabilities calibrated on validation patients."""
-    calibration = Calibration()
-    if images.kind != "number":
-        logits = trained.logits(images.pixels, images.val)
-        calibration = Calibration.fit(logits, images.y[images.val].astype(int))
-    return TrainedNetwork(trained.objective, trained.size_px, calibration, trained.centre, trained.spread)

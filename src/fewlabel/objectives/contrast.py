@@ -69,8 +69,8 @@ def _tiles(
 
     only: the whole product, kept from the forward pass where one tile holds it.
     """
-    if only is not None:
-        yield slice(0, a.shape[0]), slice(0, b.shape[0]), only
+    if max(a.shape[0], b.shape[0]) <= TILE:
+        yield slice(0, a.shape[0]), slice(0, b.shape[0]), a @ b.T if only is None else only
         return
     out = a.new_empty(min(TILE, a.shape[0]) * min(TILE, b.shape[0]))
     for top in range(0, a.shape[0], TILE):
@@ -80,6 +80,11 @@ def _tiles(
             shape = rows.stop - rows.start, columns.stop - columns.start
             tile = out[: shape[0] * shape[1]].view(shape)
             yield rows, columns, torch.mm(a[rows], b[columns].T, out=tile)
+
+
+def _gather(lse: torch.Tensor, place: slice, found: torch.Tensor, *, first: bool) -> None:
+    """Add the log-sum-exps of a tile to those of the tiles before it, in place."""
+    lse[place] = found if first else torch.logaddexp(lse[place], found)
 
 
 class _NTXent(torch.autograd.Function):
@@ -96,10 +101,10 @@ class _NTXent(torch.autograd.Function):
     def forward(ctx: Any, own: torch.Tensor, temperature: float) -> torch.Tensor:
         everything = _both_views_of_all(own)  # (2N, K)
         scaled, partner = own / temperature, own.roll(own.shape[0] // 2, 0)
-        lse = own.new_full((own.shape[0],), float("-inf"))
+        lse = own.new_empty(own.shape[0])
         for rows, columns, tile in _tiles(scaled, everything):
             _mask_self(tile, rows, columns, own.shape[0], everything.shape[0])
-            lse[rows] = torch.logaddexp(lse[rows], tile.logsumexp(dim=1))
+            _gather(lse, rows, tile.logsumexp(dim=1), first=columns.start == 0)
         only = tile if tile.numel() == own.shape[0] * everything.shape[0] else None
         ctx.save_for_backward(own, partner, everything, lse, _both_views_of_all(lse), only)
         ctx.temperature = temperature
@@ -110,10 +115,11 @@ class _NTXent(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         own, partner, everything, lse, all_lse, only = ctx.saved_tensors
         found = partner * -2
-        for rows, columns, tile in _tiles(own / ctx.temperature, everything, only):
+        scaled = own / ctx.temperature if only is None else own
+        for rows, columns, tile in _tiles(scaled, everything, only):
             if only is None:
                 _mask_self(tile, rows, columns, own.shape[0], everything.shape[0])
-            share = torch.exp(tile - lse[rows, None])
+            share = (tile - lse[rows, None]).exp_()
             share += (tile - all_lse[columns]).exp_()
             found[rows].addmm_(share, everything[columns])
         return found.mul_(gradient * world_size() / (everything.shape[0] * ctx.temperature)), None
@@ -141,11 +147,10 @@ class _InfoNCE(torch.autograd.Function):
     def forward(ctx: Any, own: torch.Tensor, temperature: float, weight: float) -> torch.Tensor:
         z1, z2 = own.chunk(2)
         scaled, everything = z1 / temperature, gathered(z2)  # (n, K), (N, K)
-        to_right = scaled.new_full((scaled.shape[0],), float("-inf"))
-        to_left = scaled.new_full((everything.shape[0],), float("-inf"))
+        to_right, to_left = scaled.new_empty(scaled.shape[0]), scaled.new_empty(everything.shape[0])
         for rows, columns, tile in _tiles(scaled, everything):
-            to_right[rows] = torch.logaddexp(to_right[rows], tile.logsumexp(dim=1))
-            to_left[columns] = torch.logaddexp(to_left[columns], tile.logsumexp(dim=0))
+            _gather(to_right, rows, tile.logsumexp(dim=1), first=columns.start == 0)
+            _gather(to_left, columns, tile.logsumexp(dim=0), first=rows.start == 0)
         if world_size() > 1:
             to_left = gathered(to_left[None]).logsumexp(dim=0)
         mine = slice(rank() * z1.shape[0], (rank() + 1) * z1.shape[0])
@@ -160,19 +165,22 @@ class _InfoNCE(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         own, everything, to_right, to_left, only = ctx.saved_tensors
-        z1, z2 = own.chunk(2)
-        to_z1, to_everything = -z2, torch.zeros_like(everything)
+        z1, _ = own.chunk(2)
+        found = own.roll(z1.shape[0], 0).neg_()  # of the positives: -z2 for z1, -z1 for z2
+        to_z1, to_z2 = found.chunk(2)
+        to_everything = to_z2 if world_size() == 1 else torch.zeros_like(everything)
         right, left = (
             lse - _log(weight) for lse, weight in zip((to_right, to_left), ctx.weights, strict=True)
         )
-        for rows, columns, tile in _tiles(z1 / ctx.temperature, everything, only):
-            share = torch.exp(tile - right[rows, None])
+        scaled = z1 / ctx.temperature if only is None else z1
+        for rows, columns, tile in _tiles(scaled, everything, only):
+            share = (tile - right[rows, None]).exp_()
             share += (tile - left[columns]).exp_()
             to_z1[rows].addmm_(share, everything[columns])
             to_everything[columns].addmm_(share.T, z1[rows])
-        to_z2 = summed(to_everything)[ctx.mine] - z1
-        scale = gradient * world_size() / (everything.shape[0] * ctx.temperature)
-        return torch.cat([to_z1, to_z2]) * scale, None, None
+        if world_size() > 1:
+            to_z2 += summed(to_everything)[ctx.mine]
+        return found.mul_(gradient * world_size() / (everything.shape[0] * ctx.temperature)), None, None
 
 
 def _log(weight: float) -> float:

@@ -43,6 +43,13 @@ def distillation_loss(
     return -(teacher * F.log_softmax(student.float() / temperature, dim=1)).sum(dim=1).mean()
 
 
+def mean_answer(outputs: Sequence[torch.Tensor], classes: int, temperature: float) -> torch.Tensor:
+    """Teachers' logits, each (B, K), to their mean probabilities at the temperature; classes 0: the mean of numbers."""
+    if classes:
+        outputs = [F.softmax(logits / temperature, dim=1) for logits in outputs]
+    return torch.stack(list(outputs)).mean(dim=0)
+
+
 class Distillation(nn.Module):
     """A student learns what teachers say of every image, and the labels there are.
 
@@ -101,10 +108,8 @@ class Distillation(nn.Module):
     @torch.no_grad()
     def said(self, view: torch.Tensor) -> torch.Tensor:
         """What the teachers say of a view: mean probabilities (B, K) at the temperature, or mean numbers (B, 1)."""
-        spoken = [teacher(view).float() for teacher in self.teachers]
-        if self.student.classes:
-            spoken = [F.softmax(logits / self.temperature, dim=1) for logits in spoken]
-        return torch.stack(spoken).mean(dim=0)
+        outputs = [teacher(view).float() for teacher in self.teachers]
+        return mean_answer(outputs, self.student.classes, self.temperature)
 
     def _distance(self, output: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
         if self.student.classes:

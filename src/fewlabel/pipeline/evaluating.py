@@ -70,7 +70,10 @@ class EvaluateSettings:
 
 @dataclass
 class Evaluated:
-    """All that the report and the final classifier need."""
+    """All that the report and the final classifier need.
+
+    classifier: that of the arm `final` with all training labels, on `features` (N, F) of `encoder`.
+    """
 
     task: Task
     arms: list[Arm]
@@ -81,6 +84,7 @@ class Evaluated:
     classifier: Probe
     seconds: float
     title: str = "SimCLR"
+    final: str = "simclr"
 
 
 def make_task(
@@ -172,7 +176,11 @@ def choose_budgets(asked: Sequence[int] | None, available: int) -> list[int]:
 
 
 def make_arms(
-    task: Task, pretrained: Sequence[Pretrained], settings: EvaluateSettings, folder: Path | None
+    task: Task,
+    pretrained: Sequence[Pretrained],
+    settings: EvaluateSettings,
+    steps: SimCLRv2 | None,
+    folder: Path | None,
 ) -> list[Arm]:
     """The pretrained encoder with its probes and further steps, supervised from scratch, random-init features, pixels,
     statistics. The keys "simclr" and "simclr-knn" stand for the pretrained encoder, whatever its objective was.
@@ -188,8 +196,7 @@ def make_arms(
         probe_arm("pixels", f"16 x 16 pixels, {linear}", "baseline", task, lambda seed: pixels),
         probe_arm("statistics", f"six image statistics, {linear}", "control", task, lambda seed: statistics),
     ]
-    if settings.recipe == "simclr-v2":
-        steps = SimCLRv2(task, pretrained, settings.simclr_v2, folder and folder.parent / NETWORKS)
+    if steps:
         arms[1:1] = steps.arms(folder)
     if settings.supervised:
         arms.insert(-3, supervised_arm(task, folder, settings.supervised_learning_rate))
@@ -216,7 +223,10 @@ def evaluate_encoders(
         collection, pretrained[0], settings, features_folder=folder and folder / "features", cluster=cluster
     )
     budgets = choose_budgets(settings.budgets, len(task.train))
-    arms = make_arms(task, pretrained, settings, folder and folder / "outputs")
+    steps = None
+    if settings.recipe == "simclr-v2":
+        steps = SimCLRv2(task, pretrained, settings.simclr_v2, folder and folder / NETWORKS)
+    arms = make_arms(task, pretrained, settings, steps, folder and folder / "outputs")
     patients = collection.patients()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the report itself says when the test patients are few
@@ -231,24 +241,27 @@ def evaluate_encoders(
         seeds=range(settings.seeds),
         progress=progress,
     )
-    encoder, features, classifier = _final_classifier(task, pretrained, settings, folder)
-    seconds = time.perf_counter() - started
+    classifier: Probe
+    if steps:
+        final = "self-distilled"
+        encoder, classifier = as_probe(steps.distilled(final, task.train, 0))
+        features = extract_features(encoder, task.pixels, size_px=task.size_px)
+    else:
+        final, encoder = "simclr", pretrained[0].encoder
+        features = encoder_features(task, [encoder])(0)
+        classifier = fit_probe(task, features, task.train, "linear")
     return Evaluated(
-        task, arms, curves, resamples, encoder, features, classifier, seconds, pretrained[0].settings.title
+        task,
+        arms,
+        curves,
+        resamples,
+        encoder,
+        features,
+        classifier,
+        seconds=time.perf_counter() - started,
+        title=pretrained[0].settings.title,
+        final=final,
     )
-
-
-def _final_classifier(
-    task: Task, pretrained: Sequence[Pretrained], settings: EvaluateSettings, folder: Path | None
-) -> tuple[Encoder, np.ndarray, Probe]:
-    """Trained on all training labels: the linear probe, or with the whole recipe the student of the teacher's kind."""
-    if settings.recipe == "simclr-v2":
-        steps = SimCLRv2(task, pretrained, settings.simclr_v2, folder and folder / NETWORKS)
-        encoder, probe = as_probe(steps.distilled("self-distilled", task.train, 0))
-        return encoder, extract_features(encoder, task.pixels, size_px=task.size_px), probe
-    encoder = pretrained[0].encoder
-    features = encoder_features(task, [encoder])(0)
-    return encoder, features, fit_probe(task, features, task.train, "linear")
 
 
 def _rows_for(

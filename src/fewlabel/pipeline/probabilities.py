@@ -26,10 +26,10 @@ COVERAGES = np.linspace(0.05, 1, 96)
 
 
 def calibration_rows(evaluated: Evaluated, budget: int) -> list[JSON]:
-    """Reliability on test, before and after calibration, of two arms at `budget` and with all labels."""
+    """Reliability on test, before and after calibration, of two or three arms at `budget` and with all labels."""
     task, curves = evaluated.task, evaluated.curves
     y, rows = task.y[task.test], []
-    for arm in ("simclr", "supervised"):
+    for arm in dict.fromkeys(("simclr", evaluated.final, "supervised")):
         for at in sorted({budget, curves.budgets[-1]}):
             if (arm, at) not in curves.uncalibrated:
                 continue
@@ -117,7 +117,7 @@ def abstention(evaluated: Evaluated) -> JSON | None:
     at = partial(risk_at_coverages, tested.wrong, tested.confidence, coverages=COVERAGES)
     low, high = np.transpose([percentile_interval(draws) for draws in at(resamples.weights).T])
     return {
-        "arm": "simclr",
+        "arm": evaluated.final,
         "budget": len(task.train),
         "n": len(tested.wrong),
         "patients": resamples.patients,

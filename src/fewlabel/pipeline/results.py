@@ -222,12 +222,9 @@ def _embedding(evaluated: Evaluated) -> JSON | None:
     features = evaluated.features[rows]
     reduced = PCA(min(50, *features.shape), random_state=0).fit_transform(features)
     perplexity = min(30.0, (len(rows) - 1) / 4)
-    distilled = any(arm.key == "self-distilled" for arm in evaluated.arms)
-    whose = (
-        "the distilled network's (made with labels)"
-        if distilled
-        else f"{evaluated.title} (made without labels)"
-    )
+    whose = f"{evaluated.title} features, made without labels,"
+    if evaluated.final != "simclr":
+        whose = "the distilled network's features, made with labels,"
     places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
     target = task.target
     if target.kind == "number":
@@ -235,7 +232,7 @@ def _embedding(evaluated: Evaluated) -> JSON | None:
     else:
         labels = [_class_label(evaluated, int(value)) for value in task.y[rows]]
     return {
-        "method": f"t-SNE of {whose} features of {len(rows)} test images, seed 0",
+        "method": f"t-SNE of {whose} of {len(rows)} test images, seed 0",
         "x": places[:, 0],
         "y": places[:, 1],
         "label": labels,

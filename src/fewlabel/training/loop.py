@@ -20,7 +20,7 @@ from torch import nn
 
 from fewlabel.files import write_text
 from fewlabel.processes import launched_processes
-from fewlabel.training.checkpoint import load_checkpoint, save_checkpoint
+from fewlabel.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint, save_tensors
 from fewlabel.training.compute import (
     WORTH_MEASURING,
     Compute,
@@ -38,6 +38,7 @@ from fewlabel.types import JSON, Batch, FewlabelError, Schedule
 from fewlabel.views import ViewSettings, draw_views
 
 COMPUTE = "compute.json"
+BEST = "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Watch:
     """Early stopping on validation images.
 
     score: objective -> number, higher is better; called every `every` steps, in evaluation mode, without gradients.
-    patience: stop after this many calls without a better score. The best weights are restored at the end; they are
-        held in memory, so that a run continued from a checkpoint looks for them from there on.
+    patience: stop after this many calls without a better score. The best weights are restored at the end; where a run
+        can be continued they are kept in best.safetensors.
     """
 
     score: Callable[[nn.Module], float]
@@ -262,7 +263,10 @@ class _Run:
         report: Callable[[int, str], None],
     ) -> None:
         writer = self._tensorboard() if tensorboard else None
-        best = _Best(watch) if watch else None
+        keeper = self.out if self.fabric.is_global_zero else None
+        best = _Best(watch, keeper) if watch else None
+        if best and self.out:
+            best.resume(self.out, self.step)
         started, first = time.perf_counter(), self.step
         self.objective.train()
         made = batches(
@@ -295,7 +299,7 @@ class _Run:
         report: Callable[[int, str], None],
     ) -> None:
         first, before = self.step, self.result.seconds
-        while self.step < self.schedule.steps:
+        while self.step < self.schedule.steps and not (best and best.is_over):
             loss = self._one_step(feeder)
             elapsed = time.perf_counter() - started
             self.result.seconds = before + elapsed
@@ -304,10 +308,10 @@ class _Run:
             last = self.step == self.schedule.steps
             if self.step % log_every == 0 or last:
                 self._log(loss, health_every, writer, last)
+            if best and (self.step % best.watch.every == 0 or last):
+                best.look(self.objective, self.step)
             if self.step % checkpoint_every == 0 or last:
                 self._save()
-            if best and (self.step % best.watch.every == 0 or last) and best.stop(self.objective, self.step):
-                break
 
     def _one_step(self, feeder: Ahead[Batch]) -> float:
         rate, scale = learning_rate(self.step, self.schedule), getattr(self.objective, "rate_scale", None)
@@ -438,21 +442,35 @@ class _Run:
 class _Best:
     """The best validation score so far and the weights that gave it."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch, self.score, self.step, self.waited = watch, -np.inf, 0, 0
+    def __init__(self, watch: Watch, out: Path | None) -> None:
+        self.watch, self.out, self.score, self.step, self.waited = watch, out, -np.inf, 0, 0
         self.weights: dict[str, torch.Tensor] | None = None
 
+    def resume(self, out: Path, step: int) -> None:
+        """Go on after `step` steps. A best score from later steps will be found again, since these are the same."""
+        if not (out / BEST).exists():
+            return
+        weights, found = load_tensors(out / BEST)
+        if int(found["step"]) <= step:
+            self.weights, self.score, self.step = weights, float(found["score"]), int(found["step"])
+            self.waited = (step - self.step) // self.watch.every
+
+    @property
+    def is_over(self) -> bool:
+        return self.waited >= self.watch.patience
+
     @torch.no_grad()
-    def stop(self, objective: nn.Module, step: int) -> bool:
+    def look(self, objective: nn.Module, step: int) -> None:
         objective.eval()
         score = self.watch.score(objective)
         objective.train()
         if score > self.score:
             self.score, self.step, self.waited = score, step, 0
             self.weights = copy.deepcopy(objective.state_dict())
+            if self.out:
+                save_tensors(self.weights, self.out / BEST, {"score": repr(float(score)), "step": str(step)})
         else:
             self.waited += 1
-        return self.waited >= self.watch.patience
 
     def restore(self, objective: nn.Module) -> None:
         if self.weights is not None:
