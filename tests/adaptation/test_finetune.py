@@ -140,10 +140,7 @@ def test_training_goes_on_where_it_was_stopped(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, plan = made(), Schedule(120, 8, 0.01)
-    patient = replace(
-        finetune.watch_validation(TrainedNetwork(student(encoder), SIZE), images, plan), patience=99
-    )
-    monkeypatch.setattr(finetune, "watch_validation", lambda *given: patient)
+    monkeypatch.setattr(finetune, "PATIENCE", 99)
     save, one_step, steps = loop._Run._save, loop._Run._one_step, []
 
     def train() -> TrainedNetwork:

@@ -20,6 +20,9 @@ from fewlabel.training import Compute, TrainingSet, Watch, fit
 from fewlabel.types import FewlabelError, Schedule
 from fewlabel.views import ViewSettings, draw_view, light_views, plain_view
 
+LOOKS, PATIENCE = 20, 6
+"""How often training looks at validation patients, and for how many looks it goes on without a better score."""
+
 
 @dataclass(frozen=True)
 class FineTuneSettings:
@@ -223,11 +226,11 @@ def fit_and_calibrate(
 
 
 def _watch_validation(trained: TrainedNetwork, images: LabelledImages, schedule: Schedule) -> Watch:
-    """Stop when the score on validation patients has not risen for six looks, of twenty in all."""
+    """Stop when the score on validation patients has not risen for PATIENCE of LOOKS looks."""
 
     def score(model: nn.Module) -> float:
         output = trained.logits(images.pixels, images.val)
         answers = trained.number(output) if images.kind == "number" else output
         return validation_score(images.kind, images.y[images.val], answers)
 
-    return Watch(score, every=max(10, schedule.steps // 20), patience=6)
+    return Watch(score, every=max(10, schedule.steps // LOOKS), patience=PATIENCE)
