@@ -18,10 +18,11 @@ import os
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from fewlabel.adaptation.distill import DistillSettings
 from fewlabel.collection import Collection, import_images
-from fewlabel.pipeline import EvaluateSettings, PretrainSettings, evaluate, learn
+from fewlabel.pipeline import EvaluateSettings, PretrainSettings, SimCLRv2Settings, evaluate, learn
 from fewlabel.types import JSON, FewlabelError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,7 +70,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Job:
-    """One line of the table of results.
+    """One line of a table of results: the main one, or that of the recipe simclr-v2.
 
     data: the collection that is evaluated. pretraining: how to pretrain on it (and on `pretrain_on`, without labels);
     None = the encoder of the job `encoder_of`. followed_by: jobs that the same command runs afterwards.
@@ -83,6 +84,7 @@ class Job:
     pretrain_on: tuple[str, ...] = ()
     pretraining_seeds: int = 1
     followed_by: tuple[str, ...] = ()
+    table: Literal["main", "recipe"] = "main"
 
 
 NIH_BUDGETS = (10, 25, 50, 100, 250)
@@ -140,6 +142,34 @@ for _owner, _words in (("nih-chest-xray", ""), ("nih-multi", ", after pretrainin
         )
 JOBS["nih-multi"] = replace(JOBS["nih-multi"], followed_by=tuple(f"nih-multi-{name}" for name in NIH_TARGETS))
 
+# SimCLRv2's steps at 1, 10 and 100 % of the labels, with a small and a bigger network; its student is the next smaller.
+RECIPE_DATA: dict[str, tuple[str, str, tuple[int, ...], int, int]] = {  # about, target, budgets, size, steps
+    "pneumoniamnist": ("pneumonia in children's chest X-rays", "label", (47, 470), 32, 600),
+    "nih-chest-xray": ("pneumonia in NIH chest X-rays", "Pneumonia", (6, 58), 64, 300),
+    "iq-oth-lung-ct": ("malignant or not in lung CT slices", "class=malignant", (7, 71), 64, 200),
+}
+RECIPE_NETWORKS = {"resnet18": "resnet10t", "resnet50": "resnet18"}
+for _data, (_about, _target, _budgets, _size, _steps) in RECIPE_DATA.items():
+    for _network, _student in RECIPE_NETWORKS.items():
+        JOBS[f"{_data}-simclr-v2-{_network}"] = Job(
+            _data,
+            _about,
+            EvaluateSettings(
+                _target,
+                budgets=_budgets,
+                seeds=SEEDS,
+                headline_budget=_budgets[0],
+                recipe="simclr-v2",
+                simclr_v2=SimCLRv2Settings(
+                    student=_student,
+                    of_own_kind=DistillSettings(temperature=0.1, steps=200),
+                    smaller=DistillSettings(temperature=1.0, steps=200),
+                ),
+            ),
+            PretrainSettings(encoder=_network, size_px=_size, steps=_steps, batch_size=128, head_layers=3),
+            table="recipe",
+        )
+
 KEPT = (
     "title", "made_images", "target", "metric", "metric_labels", "higher_is_better", "arms", "budgets", "seeds",
     "metrics", "differences", "headline", "labels_saved", "data", "warnings", "settings", "versions", "seconds",
@@ -150,7 +180,11 @@ DIGITS = 5
 def quick(job: Job) -> Job:
     """The same job with so little of everything that it only shows that it runs."""
     budgets = job.evaluation.budgets or (10,)
-    evaluation = replace(job.evaluation, budgets=budgets[:1], seeds=1, resamples=50, supervised=False)
+    short = DistillSettings(steps=2)
+    recipe = replace(job.evaluation.simclr_v2, of_own_kind=short, smaller=short)
+    evaluation = replace(
+        job.evaluation, budgets=budgets[:1], seeds=1, resamples=50, supervised=False, simclr_v2=recipe
+    )
     pretraining = job.pretraining and replace(job.pretraining, steps=3, batch_size=16)
     return replace(job, evaluation=evaluation, pretraining=pretraining, pretraining_seeds=1)
 
@@ -241,7 +275,7 @@ def say(done: int, total: int, what: str) -> None:
 
 def compact(results: JSON, name: str, job: Job) -> JSON:
     """What is kept in the project of results.json: figures and facts, no file names, no path of a machine."""
-    kept: JSON = {"job": name, "about": job.about, "groups": SOURCES[job.data].groups}
+    kept: JSON = {"job": name, "about": job.about, "groups": SOURCES[job.data].groups, "table": job.table}
     kept.update({key: results[key] for key in KEPT if key in results})
     kept["data"] = {key: value for key, value in kept["data"].items() if key != "quarantine"}
     return _tidy(kept)

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from compare_encoders import STUDIES
 from main_job import JOBS
 from performance_page import (
     FIGURES,
@@ -120,12 +121,17 @@ def p_text(value: float) -> str:
 
 def read_results(folder: Path) -> dict[str, Result]:
     """All results in the folder, those of the jobs first; one that is missing is there and empty."""
-    found: dict[str, Result] = {name: Result(name, None) for name in JOBS}
+    found: dict[str, Result] = {name: Result(name, None) for name, job in JOBS.items() if job.table == "main"}
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and "job" in content:
             found[path.stem] = Result(path.stem, content)
     return found
+
+
+def read_study(path: Path) -> JSON | None:
+    """What `compare_encoders.py` wrote; None where it was not run."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def first_screen(results: dict[str, Result]) -> str:
@@ -151,7 +157,8 @@ def summary(results: dict[str, Result]) -> str:
     """One table over all jobs: few labels and all labels, every arm; then how many labels were saved."""
     header = ["Target", "Tested on", "Measure", "Labels", *ARMS.values(), "SimCLR − supervised"]
     rows: list[list[str]] = []
-    for result in results.values():
+    main = [result for result in results.values() if result.raw.get("table", "main") == "main"]
+    for result in main:
         if not result.measured:
             rows.append([f"`{result.name}`", NOT_MEASURED, *["–"] * (len(header) - 2)])
             continue
@@ -167,39 +174,77 @@ def summary(results: dict[str, Result]) -> str:
                     result.difference("supervised", budget),
                 ]
             )
-    saved = [f"- `{result.name}`: {result.saved()}" for result in results.values() if result.measured]
+    saved = [f"- `{result.name}`: {result.saved()}" for result in main if result.measured]
     return "\n\n".join([markdown_table(header, rows), *(["\n".join(saved)] if saved else [])])
 
 
-def objectives(results: dict[str, Result]) -> str:
-    """Every listed objective with its paper and what it reached here; InfoNCE is a loss of SimCLR."""
+RECIPE_ARMS = {
+    "supervised": "supervised from scratch",
+    "simclr": "SimCLR, linear probe",
+    "finetune": "fine-tuned from the output",
+    "finetune-head": "fine-tuned from the head",
+    "self-distilled": "distilled into its own kind",
+    "distilled": "distilled into a smaller network",
+}
+
+
+def recipe(results: dict[str, Result]) -> str:
+    """SimCLRv2's steps, at every share of the labels, by network."""
+    rows = []
+    for result in results.values():
+        if result.raw.get("table") != "recipe":
+            continue
+        settings = result.raw["settings"]
+        network, student = settings["pretraining"]["encoder"], settings["evaluation"]["simclr_v2"]["student"]
+        for budget in result.budgets:
+            share = f"{count(budget)} ({100 * budget / result.budgets[-1]:.0f} %)"
+            about = f"{result.raw['about']}, {result.tested()}" if budget == result.budgets[0] else ""
+            cells = (result.value(arm, budget) for arm in RECIPE_ARMS)
+            rows.append([about, f"{network} → {student}", share, *cells])
+    if not rows:
+        return NOT_MEASURED.capitalize() + "."
+    return markdown_table(["AUROC", "Networks", "Labels", *RECIPE_ARMS.values()], rows)
+
+
+def compared_encoders(content: JSON | None) -> str:
+    """One study of `compare_encoders.py`: its ways to pretrain, with few and with all labels."""
+    if content is None:
+        return NOT_MEASURED.capitalize() + "."
+    ways = content["ways"]
+    cells: dict[tuple[str, str], list[JSON]] = {}
+    for row in sorted(content["rows"], key=lambda row: int(row["budget"])):
+        cells.setdefault((row["target"], row["way"]), []).append(row)
+    lines = []
+    for (target, way), found in cells.items():
+        first = found[0]
+        groups = f" of {count(first['patients'])} {content['groups']}" if content["groups"] else ""
+        steps = " / ".join(str(one["steps"]) for one in ways[way]["trainings"]) if way in ways else "0"
+        network = ways[first["against"]]["network"]
+        line = [f"{target}, n = {count(first['n'])}{groups}", network, first["label"], steps]
+        for row in found:
+            gap = [signed(row[key]) for key in ("difference", "difference_low", "difference_high")]
+            against = "" if row["against"] == way else f"; {gap[0]} ({gap[1]} to {gap[2]})"
+            labels = f"{count(row['budget'])}: " if row["budget"] != content["rows"][0]["budget"] else ""
+            line.append(f"{labels}{number(row['value'])} ({interval(row['low'], row['high'])}){against}")
+        lines.append(line)
+    header = ["Target", "Network", "Pretraining", "Steps", f"{count(content['rows'][0]['budget'])} labels"]
+    if len(lines[0]) > len(header):
+        header.append("All labels")
+    times = content["pretraining_seeds"]
+    note = (
+        f"{content['about'][0].upper()}{content['about'][1:]}. Test AUROC of a linear probe; {content['label_seeds']} "
+        f"draws of labels, {times} pretraining{'' if times == 1 else 's'} of {content['seconds']:g} s each; after the "
+        "semicolon the paired difference to the first of the same network. 95 % intervals."
+    )
+    return f"{markdown_table(header, lines)}\n\n{note}"
+
+
+def objectives(content: JSON | None) -> str:
+    """Every listed objective with its paper, and what equal compute gave."""
     from fewlabel.objectives import OBJECTIVES
 
-    rows = []
-    for objective in OBJECTIVES:
-        baseline = objective.name == "supervised"
-        job = SHOWN_FIRST if baseline or objective.name == "simclr" else f"{SHOWN_FIRST}-{objective.name}"
-        rows.append(objective_row(f"`{objective.name}`", objective.paper, results.get(job), objective.name))
-        if objective.name == "simclr":
-            other = results.get(f"{SHOWN_FIRST}-info-nce")
-            rows.append(
-                objective_row(
-                    "`simclr` with InfoNCE (`--loss info-nce`)",
-                    "van den Oord et al. 2018, arXiv:1807.03748",
-                    other,
-                )
-            )
-    return markdown_table(
-        ["Objective", "Paper", "PneumoniaMNIST, few labels", "PneumoniaMNIST, all labels"], rows
-    )
-
-
-def objective_row(name: str, paper: str, result: Result | None, arm: str = "simclr") -> list[str]:
-    """One line of the table of objectives."""
-    if result is None or not result.measured:
-        return [name, paper, NOT_MEASURED, NOT_MEASURED]
-    cells = [f"{result.value(arm, b)} with {count(b)}" for b in (result.few, result.budgets[-1])]
-    return [name, paper, *(NOT_MEASURED if cell.startswith(NOT_MEASURED) else cell for cell in cells)]
+    listed = markdown_table(["Objective", "Paper"], [[f"`{one.name}`", one.paper] for one in OBJECTIVES])
+    return f"{listed}\n\n{compared_encoders(content)}"
 
 
 def over_steps(content: JSON) -> str:
@@ -344,8 +389,18 @@ def made(root: Path) -> dict[str, str]:
     """What each file should hold, by its path below the project; the figure only where it has to be drawn."""
     results = read_results(root / "benchmarks" / "results")
     readme = (root / "README.md").read_text(encoding="utf-8")
-    for name, content in (("results", first_screen), ("tables", summary), ("objectives", objectives)):
-        readme = with_block(readme, name, content(results))
+    studies = {name: read_study(root / "benchmarks" / "results" / f"{name}.json") for name in STUDIES}
+    blocks = {
+        "results": first_screen(results),
+        "tables": summary(results),
+        "recipe": recipe(results),
+        "objectives": objectives(studies["objectives"]),
+        "positives": "\n\n".join(
+            compared_encoders(studies[name]) for name in STUDIES if name != "objectives"
+        ),
+    }
+    for name, content in blocks.items():
+        readme = with_block(readme, name, content)
     paths = {name: root / "benchmarks" / "results" / f"{name}.json" for name in FURTHER}
     further = [
         FURTHER[name](json.loads(path.read_text(encoding="utf-8")))

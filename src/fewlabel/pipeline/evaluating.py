@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -222,25 +222,11 @@ def evaluate_encoders(
     task = make_task(
         collection, pretrained[0], settings, features_folder=folder and folder / "features", cluster=cluster
     )
-    budgets = choose_budgets(settings.budgets, len(task.train))
     steps = None
     if settings.recipe == "simclr-v2":
         steps = SimCLRv2(task, pretrained, settings.simclr_v2, folder and folder / NETWORKS)
     arms = make_arms(task, pretrained, settings, steps, folder and folder / "outputs")
-    patients = collection.patients()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the report itself says when the test patients are few
-        resamples = draw_resamples(patients[task.test], resamples=settings.resamples, seed=0)
-    curves = compare_arms(
-        arms,
-        task.y[task.test],
-        _rows_for(task, patients, budgets),
-        resamples,
-        kind=task.target.kind,
-        budgets=budgets,
-        seeds=range(settings.seeds),
-        progress=progress,
-    )
+    curves, resamples = compare_on(task, arms, settings, progress)
     classifier: Probe
     if steps:
         final = "self-distilled"
@@ -264,11 +250,28 @@ def evaluate_encoders(
     )
 
 
-def _rows_for(
-    task: Task, patients: np.ndarray, budgets: Sequence[int]
-) -> Callable[[int], dict[int, np.ndarray]]:
+def compare_on(
+    task: Task, arms: Sequence[Arm], settings: EvaluateSettings, progress: ProgressCallback | None = None
+) -> tuple[LabelEfficiency, Resamples]:
+    """All arms at the settings' budgets and seeds, with the same labels and the same bootstrap."""
+    patients, y = task.collection.patients(), task.y
+    budgets = choose_budgets(settings.budgets, len(task.train))
+
     def rows(seed: int) -> dict[int, np.ndarray]:
-        drawn = nested_budgets(task.y[task.train], patients[task.train], budgets, seed=seed)
+        drawn = nested_budgets(y[task.train], patients[task.train], budgets, seed=seed)
         return {budget: task.train[positions] for budget, positions in drawn.items()}
 
-    return rows
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the report itself says when the test patients are few
+        resamples = draw_resamples(patients[task.test], resamples=settings.resamples, seed=0)
+    curves = compare_arms(
+        arms,
+        y[task.test],
+        rows,
+        resamples,
+        kind=task.target.kind,
+        budgets=budgets,
+        seeds=range(settings.seeds),
+        progress=progress,
+    )
+    return curves, resamples

@@ -117,7 +117,7 @@ def fit(
 def _launch() -> lightning_fabric.Fabric:
     """One process, or one of those that torchrun, SLURM or a Ray cluster has started."""
     local, nodes = launched_processes()
-    alone = [LightningEnvironment()] if local * nodes == 1 else []  # whatever SLURM's variables say
+    alone = LightningEnvironment() if local * nodes == 1 else None  # whatever SLURM's variables say
     if (
         "SLURM_NTASKS" in os.environ
     ):  # Fabric insists on it, and a batch script's value may not be that of its step
