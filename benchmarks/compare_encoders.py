@@ -66,6 +66,11 @@ class Study:
     seconds: float
     pretraining_seeds: int = 2
 
+    @property
+    def first_target(self) -> str:
+        """What the split is stratified by, and SupCon learns."""
+        return next(iter(self.targets.values()))
+
 
 SIMCLR = PretrainSettings(size_px=32, batch_size=128)
 VIT = replace(SIMCLR, encoder="vit_tiny_patch16_224")
@@ -131,7 +136,7 @@ def trained(
         steps = steps or max(WORTH_MEASURING, round(study.seconds * speed))
         settings = replace(settings, steps=steps)
         started = time.perf_counter()
-        encoder = _train(way, settings, collection, split, folder / str(steps))
+        encoder = _train(way, study, settings, collection, split, folder / str(steps))
         seconds = time.perf_counter() - started
         speed = steps / seconds
     facts = {"steps": settings.steps, "seconds": round(seconds, 1)}
@@ -144,10 +149,12 @@ def _kept(encoder: Encoder, settings: PretrainSettings, collection: Collection, 
     return Pretrained(encoder, settings, store_size(settings.size_px, [collection]), [split])
 
 
-def _train(way: Way, settings: PretrainSettings, collection: Collection, split: Split, out: Path) -> Encoder:
+def _train(
+    way: Way, study: Study, settings: PretrainSettings, collection: Collection, split: Split, out: Path
+) -> Encoder:
     if not way.supcon:
         return pretrain([collection], out, settings, splits=[split]).encoder
-    target = collection.target("label")
+    target = collection.target(study.first_target)
     with torch.random.fork_rng():
         torch.manual_seed(mix_seed("initial weights", settings.seed))
         objective = SupCon(Encoder(settings.encoder_settings))
@@ -160,8 +167,8 @@ def _train(way: Way, settings: PretrainSettings, collection: Collection, split: 
 def compare(name: str, study: Study, work: Path, *, seeds: int) -> JSON:
     """Pretrain all ways, probe all targets; the content of the result file."""
     collection = import_source(study.data, data_folder(), work)
-    first = next(iter(study.targets.values()))
-    split = split_of(collection, seed=0, strata=collection.target(first).values, drop=True)
+    strata = collection.target(study.first_target).values
+    split = split_of(collection, seed=0, strata=strata, drop=True)
     folder = work / "encoders" / f"{name}-{study.seconds:g}"
     found = {
         key: [
