@@ -153,11 +153,16 @@ def first_screen(results: dict[str, Result]) -> str:
     return f"{words}\n\n![{result.metric} against the number of labels]({FIGURE})\n\n{note}"
 
 
-def summary(results: dict[str, Result]) -> str:
-    """One table over all jobs: few labels and all labels, every arm; then how many labels were saved."""
+def summary(results: dict[str, Result], *, short: bool = False) -> str:
+    """One table over all jobs: few labels and all labels, every arm; then how many labels were saved.
+
+    short: only the jobs that pretrain, without those that take another target on their encoder.
+    """
     header = ["Target", "Tested on", "Measure", "Labels", *ARMS.values(), "SimCLR − supervised"]
     rows: list[list[str]] = []
     main = [result for result in results.values() if result.raw.get("table", "main") == "main"]
+    if short:
+        main = [result for result in main if not (result.name in JOBS and JOBS[result.name].encoder_of)]
     for result in main:
         if not result.measured:
             rows.append([f"`{result.name}`", NOT_MEASURED, *["–"] * (len(header) - 2)])
@@ -309,6 +314,7 @@ def page(results: dict[str, Result], further: Sequence[str] = ()) -> str:
         "made them: `python benchmarks/main_job.py NAME`. Brackets hold 95 % intervals from a bootstrap over patients "
         "and seeds. Differences are paired; p is two-sided. `random init` is the same network with random weights: "
         "what it reaches needs no pretraining. `six statistics` sees no anatomy.",
+        summary(results),
         *(section(result) for result in results.values()),
         *further,
     ]
@@ -392,7 +398,7 @@ def made(root: Path) -> dict[str, str]:
     studies = {name: read_study(root / "benchmarks" / "results" / f"{name}.json") for name in STUDIES}
     blocks = {
         "results": first_screen(results),
-        "tables": summary(results),
+        "tables": summary(results, short=True),
         "recipe": recipe(results),
         "objectives": objectives(studies["objectives"]),
         "positives": "\n\n".join(
