@@ -11,10 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from fewlabel.training.processor import bf16_survives
-
-bf16_survives()  # before any test makes oneDNN choose its instructions
-
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

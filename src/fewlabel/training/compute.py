@@ -14,6 +14,8 @@ from torch import nn
 from fewlabel.training.processor import LIMIT, WITHOUT_AMX, bf16_survives
 from fewlabel.types import JSON, Batch, FewlabelError
 
+bf16_survives()  # on import: the first convolution, of a random view say, fixes the instructions that oneDNN uses
+
 Precision = Literal["32", "bf16"]
 
 ROUNDS = 2
@@ -61,9 +63,9 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     return (
-        bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        and "AVX512" in torch.backends.cpu.get_cpu_capability()
+        "AVX512" in torch.backends.cpu.get_cpu_capability()
         and bf16_survives()
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
 
 
