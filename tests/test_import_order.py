@@ -12,8 +12,8 @@ import fewlabel
 
 SOURCE = Path(fewlabel.__file__).parent
 ORDER = (
-    "types", "processes", "cluster", "images", "reports", "phantoms", "collection", "splits", "views", "networks",
-    "objectives", "training", "adaptation", "tasks", "evaluation", "report", "pipeline", "serve", "cli",
+    "types", "files", "processes", "cluster", "images", "phantoms", "collection", "reports", "splits", "views",
+    "networks", "objectives", "training", "adaptation", "tasks", "evaluation", "report", "pipeline", "serve", "cli",
 )  # fmt: skip
 EXEMPT = ("__init__", "cli")
 FORBIDDEN = ("utils", "util", "common", "helpers", "misc")
