@@ -12,7 +12,7 @@ import fewlabel
 
 SOURCE = Path(fewlabel.__file__).parent
 ORDER = (
-    "types", "files", "processes", "cluster", "images", "reports", "phantoms", "collection", "splits", "views",
+    "types", "files", "processes", "cluster", "images", "phantoms", "collection", "reports", "splits", "views",
     "networks", "objectives", "training", "adaptation", "tasks", "evaluation", "report", "pipeline", "serve", "cli",
 )  # fmt: skip
 EXEMPT = ("__init__", "cli")

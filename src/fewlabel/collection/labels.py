@@ -120,6 +120,21 @@ def read_label_file(path: str | Path) -> LabelTable:
     return LabelTable(path, columns, delimiter)
 
 
+def decode_text(data: bytes) -> str | None:
+    """Text in UTF-8 (BOM or not), UTF-16 with BOM or Latin-1; None for bytes that are no text."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        try:
+            return data.decode("utf-16")
+        except UnicodeDecodeError:
+            return None
+    if b"\x00" in data:
+        return None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
 def typed_columns(
     table: LabelTable, *, unlisted: Unlisted = "negative", as_text: Sequence[str] = ()
 ) -> list[TypedColumn]:
@@ -278,14 +293,10 @@ def _decoded(path: Path) -> str:
         raise FewlabelError(f"the label file {path} cannot be read: {error.strerror}") from None
     if data[:2] == b"PK" or data[:4] == b"\xd0\xcf\x11\xe0":
         raise FewlabelError(f"{path} is a spreadsheet or an archive: save the table as CSV and give that")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16")
-    if b"\x00" in data:
+    text = decode_text(data)
+    if text is None:
         raise FewlabelError(f"{path} is no text file: labels come from a CSV or TSV file with a header line")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+    return text
 
 
 def _delimiter(text: str, path: Path) -> str:
