@@ -5,11 +5,13 @@ from fewlabel.training.compute import Compute, channels_last
 from fewlabel.training.data import TrainingSet, mix_seed
 from fewlabel.training.feeding import Ahead
 from fewlabel.training.loop import FitResult, Watch, fit
+from fewlabel.training.sentences import Sentences
 
 __all__ = [
     "Ahead",
     "Compute",
     "FitResult",
+    "Sentences",
     "TrainingSet",
     "Watch",
     "channels_last",
