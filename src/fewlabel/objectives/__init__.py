@@ -7,6 +7,7 @@ from fewlabel.objectives.contrast import info_nce, nt_xent
 from fewlabel.objectives.convirt import ConVIRT
 from fewlabel.objectives.distillation import Distillation, distillation_loss
 from fewlabel.objectives.mae import MAE, masked_error
+from fewlabel.objectives.masked_language import MaskedLanguage, mask_tokens
 from fewlabel.objectives.moco import MoCo, moco_contrast
 from fewlabel.objectives.simclr import SimCLR
 from fewlabel.objectives.supcon import SupCon, supcon
@@ -23,6 +24,7 @@ __all__ = [
     "BarlowTwins",
     "ConVIRT",
     "Distillation",
+    "MaskedLanguage",
     "MoCo",
     "SimCLR",
     "SupCon",
@@ -33,6 +35,7 @@ __all__ = [
     "byol_error",
     "distillation_loss",
     "info_nce",
+    "mask_tokens",
     "masked_error",
     "moco_contrast",
     "nt_xent",

@@ -6,6 +6,7 @@ from fewlabel.training.data import TrainingSet, mix_seed
 from fewlabel.training.feeding import Ahead
 from fewlabel.training.loop import FitResult, Watch, fit
 from fewlabel.training.sentences import Sentences
+from fewlabel.training.text import train_text_encoder
 
 __all__ = [
     "Ahead",
@@ -19,4 +20,5 @@ __all__ = [
     "load_tensors",
     "mix_seed",
     "save_tensors",
+    "train_text_encoder",
 ]
