@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from toy_texts import make_bert
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -32,9 +33,18 @@ def in_two_processes(tmp_path: Path) -> Callable[..., str]:
         file.write_text(textwrap.dedent(script))
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
         command = [sys.executable, *torchrun, str(file), *map(str, arguments)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(path or "")}
+        found = os.pathsep.join(filter(None, [str(path or ""), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": found}
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved BERT of 2 layers with random weights, which knows the words of tests/toy_texts.py."""
+    folder = tmp_path_factory.mktemp("bert")
+    make_bert(folder)
+    return folder

@@ -12,6 +12,7 @@ from fewlabel.views import (
     ViewSettings,
     _affine,
     _Dice,
+    convirt_views,
     draw_view,
     draw_views,
     light_views,
@@ -137,3 +138,23 @@ def test_a_part_of_a_batch_gets_the_views_it_gets_in_the_whole(channels: int) ->
         part = draw_views(images[first:last], settings, 2, seeded(), within=(first, 7))
         for a, b in zip(part, whole, strict=True):
             assert torch.equal(a, b[first:last])
+
+
+def test_convirts_views_are_the_papers() -> None:
+    views = convirt_views()
+    assert views.size_px == 224
+    assert views.blur_sigma_px == (0.1, 3.0)
+    assert convirt_views(112).blur_sigma_px == (0.05, 1.5)
+    assert convirt_views(flips=False).flip_probability == 0
+    theta = _affine(2, views, _Dice(seeded(), 4000, slice(0, 4000)))
+    linear = theta[:, :, :2]
+    side = linear.det().abs().sqrt()  # of the crop, divided by the zoom
+    assert float(side.min()) == pytest.approx(math.sqrt(0.6) / 1.05, abs=0.01)
+    assert float(side.max()) == pytest.approx(1 / 0.95, abs=0.01)
+    assert float((linear.det() < 0).float().mean()) == pytest.approx(0.5, abs=0.03)
+    angle = torch.atan2(linear[:, 1, 0].abs(), linear[:, 1, 1]).rad2deg()
+    assert float(angle.max()) == pytest.approx(20, abs=0.1)
+    white = draw_view(torch.full((200, 1, 32, 32), 0.5), replace(views.at(32), shift=0.0), seeded())
+    middle = white[:, 0, 16, 16]  # brightness alone: contrast does not move a flat image
+    assert float(middle.min()) == pytest.approx(0.3, abs=0.05)
+    assert float(middle.max()) == pytest.approx(0.7, abs=0.05)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,19 +87,31 @@ class Image:
     attributes: dict[str, str | float] = field(default_factory=dict)
 
 
+class Tokens(NamedTuple):
+    """Texts as token ids, padded to the longest of them.
+
+    ids: (B, T) int64. mask: (B, T) bool, True on the real tokens, special ones included, and False on padding.
+    truncated: how many of the texts were cut because they were too long.
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    truncated: int = 0
+
+
 @dataclass(frozen=True)
 class Batch:
     """What an objective sees in one step.
 
     views: tuple of tensors, each (B, C, [D,] H, W), float in [0, 1].
     labels: (B,) int64 classes, -1 = no label; or (B,) float32 for regression, NaN = no label; None if unlabelled.
-    tokens: (B, T) int64 token ids of the paired text; None without text.
+    text: token ids (B, T) of the text that is paired with each image, with their mask; None without text.
     patients: (B,) int64 patient indices; None if unknown.
     """
 
     views: tuple[torch.Tensor, ...]
     labels: torch.Tensor | None = None
-    tokens: torch.Tensor | None = None
+    text: Tokens | None = None
     patients: torch.Tensor | None = None
 
 

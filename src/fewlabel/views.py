@@ -117,6 +117,29 @@ def light_views(size_px: int, *, flips: bool = False) -> ViewSettings:
     )
 
 
+def convirt_views(size_px: int = 224, *, flips: bool = True) -> ViewSettings:
+    """ConVIRT's image views (arXiv:2010.00747, section 3): crop, flip, affine map, brightness and contrast, blur.
+
+    The paper's 224 px come from images that are zero-padded to a square; at other sizes the blur keeps its width
+    relative to the image. Departures: the shift is a fraction of the image and not of its crop, and what the affine map
+    brings in from outside the crop is the image there, where there is some, and not zeros.
+    flips: as in the paper; a flipped image belies a sentence that says left or right.
+    """
+    return ViewSettings(
+        size_px=224,
+        crop_area=(0.6, 1.0),
+        flip_probability=0.5 if flips else 0.0,
+        rotation_deg=20.0,
+        zoom_range=(0.95, 1.05),
+        shift=0.1,
+        jitter_probability=1.0,
+        brightness=0.4,
+        contrast=0.4,
+        blur_probability=1.0,
+        blur_sigma_px=(0.1, 3.0),
+    ).at(size_px)
+
+
 def plain_view(size_px: int) -> ViewSettings:
     """The whole image, resized: what an encoder sees when features are taken."""
     return ViewSettings(size_px=size_px)

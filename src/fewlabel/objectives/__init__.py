@@ -1,15 +1,18 @@
 """Training objectives, one file a paper. A class that is listed in `OBJECTIVES` is covered by the contract tests
-and has its line in the README's table."""
+and has its line in the README's table; those that need more than one image encoder stand beside it."""
 
 from fewlabel.objectives.barlow import BarlowTwins, barlow_twins
 from fewlabel.objectives.byol import BYOL, byol_error
 from fewlabel.objectives.contrast import info_nce, nt_xent
+from fewlabel.objectives.convirt import ConVIRT
 from fewlabel.objectives.distillation import Distillation, distillation_loss
 from fewlabel.objectives.mae import MAE, masked_error
+from fewlabel.objectives.masked_language import MaskedLanguage, mask_tokens
 from fewlabel.objectives.moco import MoCo, moco_contrast
 from fewlabel.objectives.simclr import SimCLR
 from fewlabel.objectives.supcon import SupCon, supcon
 from fewlabel.objectives.supervised import Supervised
+from fewlabel.objectives.two_towers import TwoTowers
 from fewlabel.objectives.vicreg import VICReg, vicreg
 
 OBJECTIVES = (SimCLR, SupCon, MoCo, BYOL, BarlowTwins, VICReg, MAE, Supervised)
@@ -19,16 +22,20 @@ __all__ = [
     "MAE",
     "OBJECTIVES",
     "BarlowTwins",
+    "ConVIRT",
     "Distillation",
+    "MaskedLanguage",
     "MoCo",
     "SimCLR",
     "SupCon",
     "Supervised",
+    "TwoTowers",
     "VICReg",
     "barlow_twins",
     "byol_error",
     "distillation_loss",
     "info_nce",
+    "mask_tokens",
     "masked_error",
     "moco_contrast",
     "nt_xent",

@@ -5,11 +5,14 @@ from fewlabel.training.compute import Compute, channels_last
 from fewlabel.training.data import TrainingSet, mix_seed
 from fewlabel.training.feeding import Ahead
 from fewlabel.training.loop import FitResult, Watch, fit
+from fewlabel.training.sentences import Sentences
+from fewlabel.training.text import train_text_encoder
 
 __all__ = [
     "Ahead",
     "Compute",
     "FitResult",
+    "Sentences",
     "TrainingSet",
     "Watch",
     "channels_last",
@@ -17,4 +20,5 @@ __all__ = [
     "load_tensors",
     "mix_seed",
     "save_tensors",
+    "train_text_encoder",
 ]

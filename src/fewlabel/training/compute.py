@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fewlabel.training.processor import LIMIT, WITHOUT_AMX, bf16_survives
-from fewlabel.types import JSON, Batch, FewlabelError
+from fewlabel.types import JSON, Batch, FewlabelError, Tokens
 
 bf16_survives()  # on import: the first convolution, of a random view say, fixes the instructions that oneDNN uses
 
@@ -111,11 +111,12 @@ def _step(objective: Any, batch: Batch, setting: Compute, device: torch.device) 
     layout = torch.channels_last if setting.channels_last else torch.contiguous_format
     views = tuple(view.to(device).contiguous(memory_format=layout) for view in batch.views)
     labels = batch.labels.to(device) if batch.labels is not None else None
+    text = Tokens(batch.text.ids.to(device), batch.text.mask.to(device)) if batch.text else None
 
     def run() -> None:
         objective.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=setting.precision == "bf16"):
-            loss = objective.loss(Batch(views=views, labels=labels))
+            loss = objective.loss(Batch(views=views, labels=labels, text=text))
         loss.backward()
 
     return run

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fewlabel.objectives.micle import draw_pairs
+from fewlabel.training.sentences import Sentences
 from fewlabel.types import FewlabelError
 
 
@@ -30,6 +31,8 @@ class TrainingSet:
     groups: (N,) patient or study of each image, any integers; a batch then holds a group once, and the second view of
         a positive pair is drawn from another image of the group with probability `pair_share` (MICLe). None = all
         views are of the same image.
+    texts: what was written about each image; a batch then carries one sentence of each. With the study as group no text
+        is the negative of another image of its own study. None = no text.
     Raises FewlabelError if the sources differ in shape or hold no image.
     """
 
@@ -38,6 +41,7 @@ class TrainingSet:
     labels: np.ndarray | None = None
     groups: np.ndarray | None = None
     pair_share: float = 1.0
+    texts: Sentences | None = None
 
     def __post_init__(self) -> None:
         shapes = {source.shape[1:] for source in self.sources}
@@ -47,7 +51,8 @@ class TrainingSet:
             raise FewlabelError(
                 "There is no image to train on: every row was left out by the split or the filter."
             )
-        for what, given in (("labels", self.labels), ("groups", self.groups)):
+        studies = self.texts.study if self.texts else None
+        for what, given in (("labels", self.labels), ("groups", self.groups), ("texts", studies)):
             if given is not None and len(given) != len(self):
                 raise FewlabelError(
                     f"{len(given)} {what} came with {len(self)} images: one a image is needed."
@@ -98,6 +103,12 @@ class TrainingSet:
             return chosen[:, None]
         generator = np.random.default_rng(mix_seed("pairs", seed, step))
         return draw_pairs(self._group_numbers, chosen, generator, share=self.pair_share)
+
+    def text_numbers(self, indices: np.ndarray, step: int, seed: int) -> np.ndarray | None:
+        """The sentence drawn for each image (B,) of a step's batch; a function of its arguments alone."""
+        if self.texts is None:
+            return None
+        return self.texts.draw(indices, np.random.default_rng(mix_seed("text", seed, step)))
 
 
 _last_permutation: dict[tuple[int, int], np.ndarray] = {}

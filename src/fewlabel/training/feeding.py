@@ -15,7 +15,7 @@ import torch
 
 from fewlabel.processes import rank, world_size
 from fewlabel.training.data import TrainingSet, mix_seed
-from fewlabel.types import Batch, Schedule
+from fewlabel.types import Batch, Schedule, Tokens
 from fewlabel.views import ViewSettings, draw_view
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ def batches(
     device: torch.device,
     channels_last: bool,
 ) -> Iterator[Batch]:
-    """The images of each piece, gathered from the memory-mapped store, with views drawn as whole tensors.
+    """The images of each piece, gathered from the memory-mapped store, with views drawn as whole tensors; their texts.
 
     What a piece holds is a function of its step and rows alone.
     """
@@ -68,18 +68,27 @@ def batches(
         first, last = piece.rows
         indices = piece.indices[first:last]
         generator = torch.Generator().manual_seed(mix_seed("views", schedule.seed, piece.step))
-        columns = [data.images(column).to(device, non_blocking=True) for column in indices.T]
+        columns = [data.images(column).to(device, non_blocking=True) for column in indices.T[:view_count]]
         settings, within = views.at(piece.size_px), (first, len(piece.indices))
         drawn = tuple(
             draw_view(columns[min(view, len(columns) - 1)], settings, generator, within=within)
             for view in range(view_count)
         )
-        if channels_last and drawn[0].dim() == 4:
+        if channels_last and drawn and drawn[0].dim() == 4:
             drawn = tuple(view.contiguous(memory_format=torch.channels_last) for view in drawn)
         labels = None
         if data.labels is not None:
             labels = torch.from_numpy(data.labels[indices[:, 0]]).to(device)
-        yield Batch(views=drawn, labels=labels)
+        yield Batch(views=drawn, labels=labels, text=_texts(piece, data, schedule.seed, device))
+
+
+def _texts(piece: Piece, data: TrainingSet, seed: int, device: torch.device) -> Tokens | None:
+    """One sentence of each image that is the first view; drawn for the whole batch, so that pieces of it agree."""
+    numbers = data.text_numbers(piece.indices[:, 0], piece.step, seed)
+    if data.texts is None or numbers is None:
+        return None
+    tokens = data.texts.padded(numbers[slice(*piece.rows)])
+    return Tokens(tokens.ids.to(device), tokens.mask.to(device))
 
 
 class Ahead(Generic[T]):

@@ -179,7 +179,8 @@ def _choose_compute(
             images = data.images(np.arange(count))
             drawn = draw_views(images, views, objective.view_count, torch.Generator().manual_seed(0))
             labels = None if data.labels is None else torch.from_numpy(data.labels[:count])
-            _measured[key] = measure_compute(objective, Batch(drawn, labels), fabric.device)
+            text = data.texts.padded(data.texts.first[data.texts.study[:count]]) if data.texts else None
+            _measured[key] = measure_compute(objective, Batch(drawn, labels, text), fabric.device)
         chosen = _measured[key] = fabric.broadcast(_measured[key])  # what the first process measured
     if kept and fabric.is_global_zero:
         write_text(kept, json.dumps(asdict(chosen)))
@@ -208,6 +209,7 @@ class _Run:
             "schedule": asdict(schedule),
             "views": asdict(views),
             "images": len(data),
+            "sentences": len(data.texts) if data.texts else None,
         }
         self.batch_size = min(schedule.batch_size, data.units)
         if self.batch_size < fabric.world_size:
