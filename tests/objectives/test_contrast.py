@@ -107,16 +107,17 @@ def test_the_loss_is_computed_in_32_bits_where_the_networks_are_not(
 
 @settings(max_examples=30, deadline=None)
 @given(
-    n=st.integers(2, 40), tile=st.sampled_from([1, 3, 16, 1000]), temperature=st.floats(0.02, 2.0),
-    weight=st.floats(0, 1), seed=st.integers(0, 999),
+    n=st.integers(2, 40), tile=st.sampled_from([1, 3, 16, 1000]), small=st.sampled_from([0, 0, 256]),
+    temperature=st.floats(0.02, 2.0), weight=st.floats(0, 1), seed=st.integers(0, 999),
 )  # fmt: skip
 def test_tiles_and_their_backward_equal_autograd_through_the_whole_matrix(
-    n: int, tile: int, temperature: float, weight: float, seed: int
+    n: int, tile: int, small: int, temperature: float, weight: float, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     z = [torch.randn(n, 5, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contrast, "TILE", tile)
+        patch.setattr(contrast, "SMALL", small)
         for ours, whole, more in (
             (nt_xent, nt_xent_at_once, {}),
             (info_nce, info_nce_at_once, {"weight": weight}),
