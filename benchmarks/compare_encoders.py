@@ -76,10 +76,10 @@ class Study:
         return next(iter(self.targets.values()))
 
 
-SIMCLR = PretrainSettings(size_px=32, batch_size=128)
+SIMCLR = PretrainSettings(size_px=32, batch_size=64)
 VIT = replace(SIMCLR, encoder="vit_tiny_patch16_224")
 CONVOLUTIONAL = ("moco", "byol", "barlow", "vicreg")
-NIH = PretrainSettings(size_px=64, batch_size=128)
+NIH = PretrainSettings(size_px=32, batch_size=64)
 
 
 def _positives(base: PretrainSettings) -> dict[str, Way]:
@@ -104,18 +104,18 @@ STUDIES = {
             "mae": Way("MAE", replace(VIT, objective="mae"), "ViT-Tiny"),
         },
         (47,),
-        seconds=150,
+        seconds=180,
     ),
     "positives-nih": Study(
-        "NIH chest X-rays, 64 px",
+        "NIH chest X-rays, 32 px",
         "nih-chest-xray",
         {"pneumonia": "Pneumonia", "sex": "Patient Gender=M", "view PA": "View Position=PA"},
         _positives(NIH),
         (58,),
-        seconds=200,
+        seconds=150,
     ),
     "positives-hannover": Study(
-        "Hannover chest X-rays, COVID-19 patients only, 64 px",
+        "Hannover chest X-rays, COVID-19 patients only, 32 px",
         "hannover-chest-xray",
         {"sex": "sex=m", "view PA": "projection=pa"},
         _positives(replace(NIH, batch_size=32)),

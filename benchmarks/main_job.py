@@ -144,10 +144,11 @@ JOBS["nih-multi"] = replace(JOBS["nih-multi"], followed_by=tuple(f"nih-multi-{na
 
 # SimCLRv2's steps at 1, 10 and 100 % of the labels, with a small and a bigger network; its student is the next smaller.
 RECIPE_DATA: dict[str, tuple[str, str, tuple[int, ...], int, int]] = {  # about, target, budgets, size, steps
-    "pneumoniamnist": ("pneumonia in children's chest X-rays", "label", (47, 470), 32, 600),
-    "nih-chest-xray": ("pneumonia in NIH chest X-rays", "Pneumonia", (6, 58), 64, 300),
-    "iq-oth-lung-ct": ("malignant or not in lung CT slices", "class=malignant", (7, 71), 64, 200),
+    "pneumoniamnist": ("pneumonia in children's chest X-rays", "label", (47, 470), 32, 400),
+    "nih-chest-xray": ("pneumonia in NIH chest X-rays", "Pneumonia", (6, 58), 32, 300),
+    "iq-oth-lung-ct": ("malignant or not in lung CT slices", "class=malignant", (7, 71), 32, 200),
 }
+RECIPE_SEEDS, RECIPE_DISTILLING = 2, 120
 RECIPE_NETWORKS = {"resnet18": "resnet10t", "resnet50": "resnet18"}
 for _data, (_about, _target, _budgets, _size, _steps) in RECIPE_DATA.items():
     for _network, _student in RECIPE_NETWORKS.items():
@@ -157,13 +158,13 @@ for _data, (_about, _target, _budgets, _size, _steps) in RECIPE_DATA.items():
             EvaluateSettings(
                 _target,
                 budgets=_budgets,
-                seeds=SEEDS,
+                seeds=RECIPE_SEEDS,
                 headline_budget=_budgets[0],
                 recipe="simclr-v2",
                 simclr_v2=SimCLRv2Settings(
                     student=_student,
-                    of_own_kind=DistillSettings(temperature=0.1, steps=200),
-                    smaller=DistillSettings(temperature=1.0, steps=200),
+                    of_own_kind=DistillSettings(temperature=0.1, steps=RECIPE_DISTILLING),
+                    smaller=DistillSettings(temperature=1.0, steps=RECIPE_DISTILLING),
                 ),
             ),
             PretrainSettings(encoder=_network, size_px=_size, steps=_steps, batch_size=128, head_layers=3),

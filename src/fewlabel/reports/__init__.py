@@ -4,6 +4,7 @@
 counts what was left out and why.
 """
 
+from fewlabel.reports.finding import find_reports
 from fewlabel.reports.phrases import is_negated, mentions_prior, split_clauses
 from fewlabel.reports.reading import Report
 from fewlabel.reports.sections import DEFAULT_KEEP, Section, find_sections, kept_sections
@@ -18,6 +19,7 @@ __all__ = [
     "Section",
     "TextCounts",
     "count_tokens",
+    "find_reports",
     "find_sections",
     "is_negated",
     "kept_sections",
