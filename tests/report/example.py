@@ -197,10 +197,10 @@ def write_run(folder: Path, results: JSON) -> Path:
     (folder / "results.json").write_text(json.dumps(results))
     (folder / "run.json").write_text(json.dumps({"seed": 0, "note": "from run.json"}))
     rng = np.random.default_rng(3)
-    row = [np.hstack([_made_chest(rng, 96) for _ in range(8)]) for _ in range(3)]
+    row = [np.hstack([made_chest(rng, 96) for _ in range(8)]) for _ in range(3)]
     PIL.Image.fromarray(np.vstack(row)).save(figures / "views.png")
     for index in range(16):
-        PIL.Image.fromarray(_made_chest(rng, 112)).save(figures / f"mistake-{index}.png")
+        PIL.Image.fromarray(made_chest(rng, 112)).save(figures / f"mistake-{index}.png")
     return folder
 
 
@@ -397,7 +397,8 @@ def _settings() -> JSON:
     }  # fmt: skip
 
 
-def _made_chest(rng: np.random.Generator, size: int) -> np.ndarray:
+def made_chest(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Two dark lungs, ribs and a bright spot: (size, size) uint8."""
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     lungs = sum(np.exp(-((((x - s * 0.42) / 0.27) ** 2 + ((y + 0.05) / 0.52) ** 2) ** 2)) for s in (-1, 1))
     spot = np.exp(-((x - rng.uniform(-0.5, 0.5)) ** 2 + (y - rng.uniform(-0.3, 0.4)) ** 2) / 0.02)

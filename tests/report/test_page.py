@@ -8,57 +8,28 @@ import re
 import subprocess
 import sys
 import time
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from example import JSON, binary, cannot_be_told, category, regression, slim, write_run
+from image_text_example import image_text, write_pictures
+from parsed_page import Page
 
 from fewlabel.report import write_report
 from fewlabel.types import FewlabelError
 
-CASES = {"binary": binary, "category": category, "regression": regression, "cannot be told": cannot_be_told}
+CASES = {
+    "binary": binary,
+    "category": category,
+    "regression": regression,
+    "cannot be told": cannot_be_told,
+    "images and text": lambda: slim(binary()) | image_text(),
+}
 SECTIONS = (
     "warnings efficiency savings differences decisions abstention embedding mistakes views health data method "
     "settings"
 )
-VOID = {"meta", "link", "img", "br"}
-
-
-class Page(HTMLParser):
-    """What a browser would find: elements with their attributes, ids and text; every tag has to be closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("style",):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    @property
-    def ids(self) -> list[str]:
-        return [str(attributes["id"]) for _, attributes in self.elements if "id" in attributes]
 
 
 def _write(tmp_path: Path, results: JSON) -> str:
@@ -69,7 +40,9 @@ def _write(tmp_path: Path, results: JSON) -> str:
 
 @pytest.fixture(scope="module", params=CASES)
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return _write(tmp_path_factory.mktemp("run"), CASES[request.param]())
+    folder = tmp_path_factory.mktemp("run")
+    write_pictures(folder / "run")
+    return _write(folder, CASES[request.param]())
 
 
 def test_page_needs_nothing_else(page: str) -> None:

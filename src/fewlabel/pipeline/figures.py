@@ -1,4 +1,4 @@
-"""Pictures for the report: views of eight images, and the most confident mistakes."""
+"""Pictures for the report: views of eight images, single cases, maps of similarity."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import torch
+from matplotlib import colormaps
 
+from fewlabel.report.style import SIMILARITY_COLOURS
+from fewlabel.types import FewlabelError
 from fewlabel.views import ViewSettings, draw_views, plain_view, to_unit_range
 
 TILE_PX = 112
+MAP_OPACITY = 0.45
 
 
 def to_picture(image: np.ndarray, side_px: int = TILE_PX) -> np.ndarray:
@@ -49,3 +53,26 @@ def case_figure(pixels: np.ndarray, row: int, path: Path) -> None:
     plain = draw_views(image, plain_view(image.shape[-1]), 1, torch.Generator())[0][0].numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(to_picture(plain, side_px=max(224, plain.shape[-1]))).save(path)
+
+
+def similarity_figure(image: np.ndarray, similarity: np.ndarray, path: Path) -> tuple[float, float]:
+    """One image under its similarity map as a PNG of the size of `case_figure`; returns the map's range.
+
+    image: (C, S, S) in [0, 1]. similarity: (h, w), any finite numbers; it is enlarged bilinearly and coloured
+    from its own lowest (dark) to its own highest (bright) value, and these two are returned for the caption.
+    FewlabelError: the map has another shape, holds no number, or one that is not finite.
+    """
+    if similarity.ndim != 2 or not similarity.size or not np.isfinite(similarity).all():
+        raise FewlabelError(
+            f"the similarity map has shape {similarity.shape} and {np.isfinite(similarity).sum()} finite values: "
+            "give one finite number for each place of an (h, w) grid"
+        )
+    side = max(224, image.shape[-1])
+    low, high = float(similarity.min()), float(similarity.max())
+    share = (similarity.astype(np.float64) - low) / ((high - low) or 1.0)
+    smooth = PIL.Image.fromarray(share.astype(np.float32)).resize((side, side), PIL.Image.Resampling.BILINEAR)
+    colours = 255 * colormaps[SIMILARITY_COLOURS](np.asarray(smooth))[..., :3]  # (side, side, 3)
+    mixed = (1 - MAP_OPACITY) * to_picture(image, side) + MAP_OPACITY * colours
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(mixed.round().astype(np.uint8)).save(path)
+    return low, high

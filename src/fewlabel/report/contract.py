@@ -17,7 +17,13 @@ LARGEST_PICTURE_BYTES = 400_000
 LARGEST_SIDE_PX = 1600
 
 _REQUIRED: dict[str, type] = {"target": dict, "metric": str, "arms": list, "metrics": list}
-_LATER: dict[str, type] = {"calibration": list, "abstention": dict}
+_LATER: dict[str, type] = {
+    "calibration": list,
+    "abstention": dict,
+    "retrieval": dict,
+    "zero_shot": dict,
+    "similarity": dict,
+}
 """Blocks that runs of earlier versions lack, wholly or in part: they may be missing or null."""
 
 _ABSTENTION: dict[str, type] = {"error": dict, "aurc": dict, "curve": dict, "asked": list}
@@ -77,9 +83,10 @@ def read_settings(run: Path, results: JSON) -> JSON:
     return results.get("settings") or _read_object(run / "run.json") or {}
 
 
-def picture(run: Path, name: Any) -> str | None:
+def picture(run: Path, name: Any, largest_side_px: int | None = None) -> str | None:
     """The picture run/name as a data URI, made smaller where it is heavy; None where there is no such file.
 
+    largest_side_px: pictures with a longer side are made smaller too; None leaves those that are not heavy.
     FewlabelError: the name leads out of the run, or the file is no picture.
     """
     if not name:
@@ -94,18 +101,19 @@ def picture(run: Path, name: Any) -> str | None:
     content = path.read_bytes()
     try:
         with PIL.Image.open(io.BytesIO(content)) as image:
-            if image.format in ("PNG", "JPEG") and len(content) <= LARGEST_PICTURE_BYTES:
+            fits = largest_side_px is None or max(image.size) <= largest_side_px
+            if image.format in ("PNG", "JPEG") and len(content) <= LARGEST_PICTURE_BYTES and fits:
                 return data_uri(content, f"image/{image.format.lower()}")
-            return _lighter(image)
+            return _lighter(image, largest_side_px or LARGEST_SIDE_PX)
     except (OSError, ValueError, PIL.Image.DecompressionBombError) as error:
         raise FewlabelError(
             f"{path} is not a picture that can be shown ({error}): evaluate the run again"
         ) from error
 
 
-def _lighter(image: PIL.Image.Image) -> str:
+def _lighter(image: PIL.Image.Image, side_px: int) -> str:
     small = image.convert("L" if image.mode in ("1", "L", "I;16", "I") else "RGB")
-    small.thumbnail((LARGEST_SIDE_PX, LARGEST_SIDE_PX))
+    small.thumbnail((side_px, side_px))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=86)
     return data_uri(stream.getvalue(), "image/jpeg")

@@ -9,7 +9,7 @@ import numpy as np
 from fewlabel.report import diagnostics
 from fewlabel.report.canvas import Plot, one_width, two_widths
 from fewlabel.report.results import Results
-from fewlabel.report.words import LABELS, interval, is_number, number, percent, percent_interval
+from fewlabel.report.words import LABELS, is_number, number, percent, percent_interval, value_with_interval
 from fewlabel.types import JSON
 
 SENTENCE_COVERAGE = 0.8
@@ -100,17 +100,13 @@ def _scores(results: Results, rows: list[JSON]) -> JSON | None:
             "label": results.arm(row["arm"]),
             "colour": results.look(row["arm"]).colour,
             "side": side,
-            "cells": [_value_with_interval(score[side]) for score in row["scores"]],
+            "cells": [value_with_interval(score[side]) for score in row["scores"]],
         }
         for row in rows
         for side in ("before", "after")
     ]
     names = [LABELS.get(score["name"], score["name"]) for score in rows[0]["scores"]]
     return {"measures": names, "lines": lines}
-
-
-def _value_with_interval(given: JSON) -> JSON:
-    return {"value": number(given.get("value")), "interval": interval(given.get("low"), given.get("high"))}
 
 
 def abstention(results: Results) -> JSON | None:
@@ -134,7 +130,7 @@ def abstention(results: Results) -> JSON | None:
         "plot": plot,
         "sentence": sentence,
         "marks": bool(marks),
-        "aurc": _value_with_interval(given["aurc"]),
+        "aurc": value_with_interval(given["aurc"]),
         "arm": results.arm(given.get("arm")),
         "budget": given.get("budget"),
         "n": given.get("n"),

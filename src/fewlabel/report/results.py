@@ -55,6 +55,16 @@ class Results:
         trained = (self.raw.get("data") or {}).get("train")
         return trained if self.budgets and trained == self.budgets[-1] else None
 
+    @cached_property
+    def has_texts(self) -> bool:
+        """Whether anything was measured of images together with sentences."""
+        modes = (self.raw.get("retrieval") or {}).get("modes") or []
+        return bool(
+            self.raw.get("zero_shot")
+            or self.raw.get("similarity")
+            or any("text" in str(mode.get("key")) for mode in modes)
+        )
+
     def measured(self, name: str, arm: str) -> list[JSON]:
         """The metric of one arm at every budget at which it has a value, ascending."""
         rows = (self.cells.get((name, arm, budget)) for budget in self.budgets)

@@ -61,6 +61,9 @@ DARK = {
 POINT_COLOURS = ("#2f8fd8", "#e56b23", "#1fa67d", "#b86ab3", "#b3931f", "#1fa3aa", "#d9566b", "#7f8893")
 """Middle tones for clouds of points: they are drawn as pixels, so one colour has to serve both schemes."""
 
+SIMILARITY_COLOURS = "viridis"
+"""matplotlib's name of the colours of similarity maps: perceptually uniform, legible without red and green."""
+
 _FAMILIES = {
     "method": ("m0", "m1", "m2", "m3", "m4", "m5"),
     "reference": ("r0", "r1"),

@@ -93,6 +93,11 @@ def interval(low: Any, high: Any) -> str:
     return f"{number(low)} to {number(high)}" if is_number(low) and is_number(high) else NOT_KNOWN
 
 
+def value_with_interval(given: JSON) -> JSON:
+    """The value and the interval of {"value", "low", "high"}, each as text."""
+    return {"value": number(given.get("value")), "interval": interval(given.get("low"), given.get("high"))}
+
+
 def percent(value: Any) -> str:
     """A share as percent: "80 %", with one decimal below 10 %, a dash where it is not known."""
     if not is_number(value):
