@@ -143,7 +143,7 @@ def test_they_leave_the_test_part_when_told_to(run: Learned, foreign: Collection
 def test_a_run_without_small_pictures_says_that_it_cannot_tell(
     run: Learned, chest: Collection, other: Collection, tmp_path: Path
 ) -> None:
-    from fewlabel.pipeline.pretraining import separate_from_pretraining
+    from fewlabel.pipeline.separation import separate_from_pretraining
 
     split = split_of(other, seed=0)
     same, warnings = separate_from_pretraining(tmp_path, other, split, drop=False)

@@ -28,8 +28,9 @@ from fewlabel.pipeline import (
 )
 from fewlabel.pipeline import evaluating as evaluating_module
 from fewlabel.pipeline.evaluating import check_evaluation, evaluate_encoders
-from fewlabel.pipeline.pretraining import resolve_settings, split_of
+from fewlabel.pipeline.pretraining import split_of
 from fewlabel.pipeline.runs import read_split
+from fewlabel.pipeline.settings import resolve_settings
 from fewlabel.report import write_report
 from fewlabel.splits import Split
 from fewlabel.types import FewlabelError

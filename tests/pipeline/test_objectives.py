@@ -13,8 +13,8 @@ from fewlabel.collection import Collection
 from fewlabel.networks.encoders import Encoder
 from fewlabel.objectives import OBJECTIVES
 from fewlabel.pipeline import learn, pretrain
-from fewlabel.pipeline.pretraining import OBJECTIVE_TITLES, ObjectiveName
 from fewlabel.pipeline.runs import load_encoder
+from fewlabel.pipeline.settings import OBJECTIVE_TITLES, ObjectiveName
 from fewlabel.types import FewlabelError
 
 NAMES = get_args(ObjectiveName)
@@ -25,7 +25,7 @@ def settings_for(name: Any) -> Any:
 
 
 def test_the_names_are_those_of_all_objectives_that_need_no_labels() -> None:
-    assert set(NAMES) == {one.name for one in OBJECTIVES if not one.needs_labels} == set(OBJECTIVE_TITLES)
+    assert set(NAMES) == {one.name for one in OBJECTIVES if not one.needs_labels} == set(OBJECTIVE_TITLES) - {"convirt"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,7 +4,8 @@ from fewlabel.pipeline.evaluating import EvaluateSettings
 from fewlabel.pipeline.exporting import Exported, export_model
 from fewlabel.pipeline.learning import Learned, evaluate, learn
 from fewlabel.pipeline.predicting import Predictions, load_classifier, predict
-from fewlabel.pipeline.pretraining import Pretrained, PretrainSettings, pretrain, pretrain_on_cluster
+from fewlabel.pipeline.pretraining import Pretrained, pretrain, pretrain_on_cluster
+from fewlabel.pipeline.settings import PretrainSettings
 from fewlabel.pipeline.simclr_v2 import SimCLRv2Settings
 
 __all__ = [

@@ -28,7 +28,8 @@ from fewlabel.pipeline.arms import (
     statistics_features,
     supervised_arm,
 )
-from fewlabel.pipeline.pretraining import Pretrained, check_range
+from fewlabel.pipeline.pretraining import Pretrained
+from fewlabel.pipeline.settings import check_range
 from fewlabel.pipeline.simclr_v2 import SimCLRv2, SimCLRv2Settings, as_probe
 from fewlabel.splits import Split, nested_budgets
 from fewlabel.types import FewlabelError, ProgressCallback

@@ -11,31 +11,24 @@ import numpy as np
 from fewlabel.collection import Collection
 from fewlabel.networks import Encoder
 from fewlabel.pipeline.evaluating import Evaluated, EvaluateSettings, check_evaluation, evaluate_encoders
+from fewlabel.pipeline.neighbours import similarity_results
 from fewlabel.pipeline.predicting import save_classifier
-from fewlabel.pipeline.pretraining import (
-    Pretrained,
-    PretrainSettings,
-    check_range,
-    kept_fit,
-    kept_head,
-    pretrain,
-    resolve_settings,
-    separate_from_pretraining,
-    split_of,
-)
+from fewlabel.pipeline.pairs import texts_fingerprint
+from fewlabel.pipeline.pretraining import Pretrained, check_texts, kept_pretrained, pretrain, split_of
 from fewlabel.pipeline.probabilities import validation_cases
 from fewlabel.pipeline.results import build_results
 from fewlabel.pipeline.runs import (
-    ENCODER,
-    load_encoder,
     read_json,
     read_split,
     versions,
     write_json,
     write_split,
 )
+from fewlabel.pipeline.separation import separate_from_pretraining
+from fewlabel.pipeline.settings import PretrainSettings, check_range, resolve_settings
 from fewlabel.processes import launched_processes
 from fewlabel.report import write_report
+from fewlabel.reports import PairedTexts
 from fewlabel.splits import Split
 from fewlabel.types import JSON, FewlabelError, ProgressCallback
 
@@ -58,6 +51,7 @@ def learn(
     pretrain_on: Sequence[Collection | str | Path] = (),
     pretraining: PretrainSettings | None = None,
     evaluation: EvaluateSettings | None = None,
+    texts: PairedTexts | None = None,
     pretraining_seeds: int = 1,
     drop_leaks: bool = False,
     tensorboard: bool = False,
@@ -67,6 +61,7 @@ def learn(
     """The main job on one collection.
 
     target: what to learn, see `Collection.target`. pretrain_on: further collections, used without labels.
+    texts: the reports of the images, which ConVIRT learns from.
     pretraining_seeds: how often to pretrain; the label seeds are shared out among the encoders.
     The same call continues an interrupted run. Raises FewlabelError, one sentence, for every mistake of the user.
     """
@@ -80,6 +75,7 @@ def learn(
     others = [_open(other) for other in pretrain_on]
     settings = replace(evaluation or EvaluateSettings(target), target=target)
     chosen = resolve_settings(pretraining or PretrainSettings(), [main, *others])
+    check_texts(chosen, [main, *others], texts)
     wanted = main.target(target)
     strata = None if wanted.kind == "number" else wanted.values
     splits = [split_of(main, seed=chosen.seed, strata=strata, drop=drop_leaks)]
@@ -92,6 +88,7 @@ def learn(
         "pretraining": asdict(chosen),
         "evaluation": asdict(settings),
         "pretraining_seeds": pretraining_seeds,
+        "texts": texts and texts_fingerprint(texts),
     }
     if not (out / "run.json").exists():
         check_evaluation(main, splits[0], settings)
@@ -108,6 +105,7 @@ def learn(
                 [main, *others],
                 folder,
                 seeded,
+                texts=texts,
                 splits=splits,
                 drop=drop_leaks,
                 tensorboard=tensorboard,
@@ -115,7 +113,7 @@ def learn(
             )
         )
     write_split(out / "split.csv", [main, *others], encoders[0].splits)
-    return _finish(main, encoders, settings, out, run, progress)
+    return _finish(main, encoders, settings, out, run, progress, texts=texts)
 
 
 def evaluate(
@@ -125,6 +123,7 @@ def evaluate(
     out: str | Path,
     *,
     evaluation: EvaluateSettings | None = None,
+    texts: PairedTexts | None = None,
     drop_leaks: bool = False,
     cluster: str | None = None,
     progress: ProgressCallback | None = None,
@@ -133,6 +132,7 @@ def evaluate(
 
     model: the folder of the run. The split that the run kept for this collection holds; a collection that the run
     has not seen is split by patient, and none of its test images may have been pretrained on.
+    texts: the reports of the images, for retrieval between images and texts where the encoder learned from such.
     cluster: address of a Ray cluster whose machines take the features; they must see the collection's files.
     """
     out, model, main = Path(out), Path(model), _open(collection)
@@ -146,6 +146,7 @@ def evaluate(
         "model": str(model),
         "evaluation": asdict(settings),
         "pretraining": asdict(encoders[0].settings),
+        "texts": texts and texts_fingerprint(texts),
     }
     if not (out / "run.json").exists():
         check_evaluation(main, encoders[0].splits[0], settings)
@@ -153,7 +154,7 @@ def evaluate(
     if finished:
         return finished
     write_split(out / "split.csv", [main], encoders[0].splits)
-    return _finish(main, encoders, settings, out, run, progress, cluster)
+    return _finish(main, encoders, settings, out, run, progress, texts=texts, cluster=cluster)
 
 
 def _open(collection: Collection | str | Path) -> Collection:
@@ -210,29 +211,21 @@ def _flat(content: JSON, prefix: str = "") -> JSON:
 
 def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings, drop: bool) -> Pretrained:
     made = read_json(folder / "pretrain.json", "fewlabel pretrain")
-    chosen = PretrainSettings(**made["settings"])
-    split, done = read_split(folder / "split.csv", main), kept_fit(folder)
+    chosen = PretrainSettings.from_json(made["settings"])
+    split, warnings = read_split(folder / "split.csv", main), []
     if split is None:
         wanted = main.target(settings.target)
         strata = None if wanted.kind == "number" else wanted.values
         split = split_of(main, seed=chosen.seed, strata=strata, drop=drop)
-        split, found = separate_from_pretraining(folder, main, split, drop)
-        done.warnings += found
+        split, warnings = separate_from_pretraining(folder, main, split, drop)
     elif len(split.test) == 0:
         raise FewlabelError(
             f"{folder} was pretrained on every image of {main.name}: no image is left to test on. Use fewlabel learn, "
             "or pretrain with this collection's test part held out."
         )
-    encoder = load_encoder(folder / ENCODER)
-    return Pretrained(
-        encoder,
-        chosen,
-        int(made["store_px"]),
-        [split],
-        done,
-        int(made["images"]),
-        kept_head(folder),
-    )
+    found = kept_pretrained(folder, chosen, int(made["store_px"]), [split], int(made["images"]))
+    found.fit.warnings += warnings
+    return found
 
 
 def _finish(
@@ -242,10 +235,13 @@ def _finish(
     out: Path,
     run: JSON,
     progress: ProgressCallback | None,
+    *,
+    texts: PairedTexts | None = None,
     cluster: str | None = None,
 ) -> Learned:
     evaluated = evaluate_encoders(main, encoders, settings, folder=out, cluster=cluster, progress=progress)
     results = build_results(main, encoders, evaluated, settings, out)
+    results |= similarity_results(evaluated.task, encoders[0], evaluated, texts, out)
     pretrain_seconds = sum(encoder.fit.seconds for encoder in encoders)
     results["seconds"] = {
         "pretrain": pretrain_seconds,

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,35 +14,17 @@ from torch import nn
 
 from fewlabel.networks import Encoder, EncoderSettings, TextEncoder, load_text_encoder
 from fewlabel.objectives import ConVIRT
+from fewlabel.pipeline.settings import TextSettings, TextView
 from fewlabel.reports import PairedTexts, split_clauses
 from fewlabel.splits import Split
 from fewlabel.training import Sentences, TrainingSet, Watch, mix_seed, train_text_encoder
 from fewlabel.types import Batch, FewlabelError, Schedule, Tokens
 from fewlabel.views import draw_view, plain_view
 
-TextView = Literal["sentence", "clause", "section"]
 TEXT_ENCODER = "text-encoder"
 STALLED_LOOKS = 5
 """Validations without a better loss until the rate is halved, as in the paper."""
 _LOOKS = 20
-
-
-@dataclass(frozen=True)
-class TextSettings:
-    """What ConVIRT reads and with what.
-
-    encoder: hub name or folder of a BERT; None = a small one, trained on the training texts alone by masked-language
-        modelling for `steps` steps.
-    frozen_layers: of the text encoder, beside its embeddings; None = half of the layers (6 of 12 in the paper).
-    view: what one text is drawn from: the sentences; their clauses, each with its negation; or the whole sections.
-    weight: lambda, of the direction from image to text.
-    """
-
-    encoder: str | None = None
-    frozen_layers: int | None = None
-    view: TextView = "sentence"
-    steps: int = 1000
-    weight: float = 0.75
 
 
 @dataclass(frozen=True)

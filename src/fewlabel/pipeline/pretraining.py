@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from fewlabel.cluster import train_on_cluster
-from fewlabel.collection import Collection, find_duplicates
-from fewlabel.files import replacing
-from fewlabel.networks import Encoder, EncoderSettings
-from fewlabel.networks.encoders import has_fixed_size
+from fewlabel.collection import Collection
+from fewlabel.networks import Encoder
 from fewlabel.objectives import BYOL, MAE, BarlowTwins, MoCo, SimCLR, VICReg, info_nce, nt_xent
+from fewlabel.pipeline.pairs import make_pairs, texts_fingerprint
 from fewlabel.pipeline.runs import (
     ENCODER,
     HEAD,
@@ -32,9 +29,17 @@ from fewlabel.pipeline.runs import (
     write_json,
     write_split,
 )
+from fewlabel.pipeline.separation import THUMBNAILS, separate, write_thumbnails
+from fewlabel.pipeline.settings import (
+    OBJECTIVE_TITLES,
+    LossName,
+    Positives,
+    PretrainSettings,
+    resolve_settings,
+)
 from fewlabel.processes import launched_rank, world_size
+from fewlabel.reports import PairedTexts
 from fewlabel.splits import (
-    Leak,
     Split,
     check_leaks,
     draw_split,
@@ -43,129 +48,11 @@ from fewlabel.splits import (
     linked_groups,
     official_split,
 )
+from fewlabel.tasks.image_text import ImageText, load_image_text
 from fewlabel.training import Compute, FitResult, TrainingSet, fit, mix_seed
-from fewlabel.types import JSON, FewlabelError, Schedule
-from fewlabel.views import ViewSettings, medical_views, simclr_views
+from fewlabel.types import JSON, FewlabelError
 
-LossName = Literal["nt-xent", "info-nce"]
-ViewName = Literal["medical", "simclr"]
-ObjectiveName = Literal["simclr", "moco", "byol", "barlow", "vicreg", "mae"]
-OBJECTIVE_TITLES: dict[ObjectiveName, str] = {
-    "simclr": "SimCLR",
-    "moco": "MoCo v2",
-    "byol": "BYOL",
-    "barlow": "Barlow Twins",
-    "vicreg": "VICReg",
-    "mae": "MAE",
-}
-"""For people."""
-Positives = Literal["views", "patient", "study"]
-
-
-@dataclass(frozen=True)
-class PretrainSettings:
-    """How to pretrain. What is None is chosen from the images and written to run.json.
-
-    objective: what training minimises; head_layers, temperature and loss are SimCLR's, the first two MoCo's as well.
-    encoder, weights, small_stem: see `EncoderSettings`. size_px: smaller images are enlarged to it, which helps: on
-    PneumoniaMNIST (28 px) 64 px gave better validation figures than 28.
-    channels: None = 3 if most images have colour, else 1.
-    views: "medical" or the paper's "simclr"; flips: left-right flips among the medical views.
-    steps of batch_size images (or all there are); AdamW with peak rate 1e-3; warm-up over 5 % of the steps.
-    micro_batch, start_size_px: see `Schedule`. checkpointing: see `EncoderSettings`.
-    positives: where the two views of a positive pair come from: one image, or two of one patient or study (MICLe),
-    with probability pair_share where there are two.
-    """
-
-    encoder: str = "resnet18"
-    weights: str | None = None
-    size_px: int = 64
-    channels: int | None = None
-    small_stem: bool = False
-    head_layers: int = 2
-    views: ViewName = "medical"
-    flips: bool = False
-    temperature: float = 0.2
-    loss: LossName = "nt-xent"
-    steps: int = 1000
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    optimizer: Literal["sgd", "adam", "adamw", "lars"] = "adamw"
-    seed: int = 0
-    micro_batch: int | None = None
-    start_size_px: int | None = None
-    checkpointing: bool = False
-    positives: Positives = "views"
-    pair_share: float = 1.0
-    objective: ObjectiveName = "simclr"
-
-    def __post_init__(self) -> None:
-        check_range("steps", self.steps, 1)
-        check_range("batch_size", self.batch_size, 2)
-        check_range("size_px", self.size_px, 8)
-        check_range("head_layers", self.head_layers, 1)
-        check_range("seed", self.seed, 0, 2**32 - 1)
-        check_range("micro_batch", self.micro_batch, 1)
-        check_range("start_size_px", self.start_size_px, 8, self.size_px)
-        if self.objective == "mae" and self.positives != "views":
-            raise FewlabelError(
-                "A masked autoencoder looks at one view of an image, so positives have no meaning for it: leave "
-                "positives at views, or choose another objective."
-            )
-        if self.start_size_px is not None and has_fixed_size(self.encoder):
-            raise FewlabelError(
-                f"{self.encoder} takes images of one size only, and views were to grow from {self.start_size_px} px: "
-                "leave start_size_px out, or choose a convolutional network."
-            )
-        for name, number in (("learning_rate", self.learning_rate), ("temperature", self.temperature)):
-            if not (math.isfinite(number) and number > 0):
-                raise FewlabelError(f"{name} is {number:g}: a number above 0 is needed.")
-
-    @property
-    def title(self) -> str:
-        """The objective's name for people; MICLe where two images of a patient are a positive pair."""
-        pairs = " with pairs of images (MICLe)" if self.positives != "views" else ""
-        return OBJECTIVE_TITLES[self.objective] + pairs
-
-    @property
-    def schedule(self) -> Schedule:
-        """The training schedule, with a warm-up over 5 % of the steps."""
-        return Schedule(
-            self.steps,
-            self.batch_size,
-            self.learning_rate,
-            warmup_steps=max(1, self.steps // 20),
-            weight_decay=self.weight_decay,
-            optimizer=self.optimizer,
-            seed=self.seed,
-            micro_batch=self.micro_batch,
-            start_size_px=self.start_size_px,
-        )
-
-    @property
-    def encoder_settings(self) -> EncoderSettings:
-        """The network; only for resolved settings."""
-        assert self.channels is not None
-        return EncoderSettings(
-            self.encoder, self.channels, self.size_px, self.small_stem, self.weights, self.checkpointing
-        )
-
-    @property
-    def view_settings(self) -> ViewSettings:
-        """The views; only for resolved settings."""
-        return (
-            medical_views(self.size_px, flips=self.flips)
-            if self.views == "medical"
-            else simclr_views(self.size_px)
-        )
-
-
-def check_range(name: str, number: int | None, low: int, high: int | None = None) -> None:
-    """Raise FewlabelError if a setting that was given lies outside low to high."""
-    if number is not None and (number < low or (high is not None and number > high)):
-        allowed = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise FewlabelError(f"{name} is {number}: {allowed} is needed.")
+IMAGE_TEXT = "image-text"
 
 
 @dataclass
@@ -174,6 +61,7 @@ class Pretrained:
 
     splits: one a collection, in the order given; test rows took no part in pretraining.
     store_px: size of the images that views are drawn from. head: the projection head, where it was kept.
+    image_text: both towers, where images were learned from texts.
     """
 
     encoder: Encoder
@@ -183,22 +71,12 @@ class Pretrained:
     fit: FitResult = field(default_factory=FitResult)
     images: int = 0
     head: nn.Sequential | None = None
-
-
-def resolve_settings(settings: PretrainSettings, collections: Sequence[Collection]) -> PretrainSettings:
-    """Fill in what is None from the images."""
-    colour = np.concatenate([channel_counts(collection) for collection in collections])
-    return replace(settings, channels=settings.channels or (3 if np.median(colour) > 1 else 1))
+    image_text: ImageText | None = None
 
 
 def longest_sides(collection: Collection) -> np.ndarray:
     """(N,) the longer in-plane side of each image in pixels."""
     return np.array([max(shape[-2:]) for shape in collection.column("case:shape")])
-
-
-def channel_counts(collection: Collection) -> np.ndarray:
-    """(N,) 1 for grey, 3 for colour."""
-    return np.array([shape[0] for shape in collection.column("case:shape")])
 
 
 def store_size(size_px: int, collections: Sequence[Collection]) -> int:
@@ -233,6 +111,7 @@ def pretrain(
     out: Path,
     settings: PretrainSettings | None = None,
     *,
+    texts: PairedTexts | None = None,
     splits: Sequence[Split] | None = None,
     drop: bool = False,
     tensorboard: bool = False,
@@ -240,6 +119,7 @@ def pretrain(
 ) -> Pretrained:
     """Pretrain an encoder on the training images of one or more collections, without labels.
 
+    texts: of the images of the only collection, for ConVIRT.
     splits: who is held out of each collection; None = by patient (or the source's own), seeded.
     drop: leave out images that also lie in a test part, instead of stopping.
     The same call continues an interrupted run, and returns at once when it is complete.
@@ -250,20 +130,35 @@ def pretrain(
             "No collection was given to pretrain on: give at least one folder made by fewlabel import."
         )
     settings = resolve_settings(settings or PretrainSettings(), collections)
+    check_texts(settings, collections, texts)
     splits = list(
         splits or [split_of(collection, seed=settings.seed, drop=drop) for collection in collections]
     )
-    splits = _separate(collections, splits, drop)
+    splits = separate(collections, splits, drop)
     store_px = store_size(settings.size_px, collections)
     images = sum(len(split.train) for split in splits)
-    if (out / ENCODER).exists() and _is_complete(out, settings, collections):
-        return Pretrained(
-            load_encoder(out / ENCODER), settings, store_px, splits, kept_fit(out), images, kept_head(out)
+    identity = _identity(settings, collections, texts)
+    if (out / ENCODER).exists() and _is_complete(out, identity):
+        return kept_pretrained(out, settings, store_px, splits, images)
+    stores, watch = _stores(collections, settings), None
+    if texts is not None:
+        pairs = make_pairs(
+            texts,
+            splits[0],
+            stores[0],
+            settings.encoder_settings,
+            settings.text,
+            settings.schedule,
+            temperature=settings.temperature or 0.1,
+            out=out,
+            progress=progress,
         )
-    objective = _objective(settings, images)
-    rows = tuple(split.train for split in splits)
-    groups = positive_groups(collections, rows, settings.positives)
-    data = TrainingSet(_stores(collections, settings), rows, groups=groups, pair_share=settings.pair_share)
+        objective, data, watch = pairs.objective, pairs.data, pairs.watch
+    else:
+        objective = _objective(settings, images)
+        rows = tuple(split.train for split in splits)
+        groups = positive_groups(collections, rows, settings.positives)
+        data = TrainingSet(stores, rows, groups=groups, pair_share=settings.pair_share)
     first = launched_rank() == 0
     if first:
         write_split(out / "split.csv", collections, splits)
@@ -274,22 +169,26 @@ def pretrain(
         settings.view_settings,
         settings.schedule,
         out=out,
-        settings=_identity(settings, collections),
+        settings=identity,
+        watch=watch,
         tensorboard=tensorboard,
         progress="pretraining" if progress else "",
     )
     encoder = objective.encoder.eval()
     head = objective.head.eval() if settings.objective == "simclr" else None
-    pretrained = Pretrained(encoder, settings, store_px, splits, result, images, head)
+    image_text = None if texts is None else ImageText.of(objective, size_px=settings.size_px)
+    pretrained = Pretrained(encoder, settings, store_px, splits, result, images, head, image_text)
     if not first:
         return pretrained
     if head is not None:
         save_head(head, out / HEAD)
+    if image_text is not None:
+        image_text.save(out / IMAGE_TEXT)
     save_encoder(encoder, out / ENCODER)
     write_json(
         out / "pretrain.json",
         {
-            **_identity(settings, collections),
+            **identity,
             "versions": versions(),
             "store_px": store_px,
             "images": images,
@@ -361,12 +260,23 @@ def pretrain_on_cluster(
 def _pretrain_as_told(told: JSON) -> None:
     """One process of the cluster."""
     collections = [Collection.open(Path(path)) for path in told["collections"]]
-    pretrain(collections, Path(told["out"]), PretrainSettings(**told["settings"]), drop=told["drop"])
+    pretrain(collections, Path(told["out"]), PretrainSettings.from_json(told["settings"]), drop=told["drop"])
 
 
-def kept_head(folder: Path) -> nn.Sequential | None:
-    """The projection head of the run in `folder`; None where it was not kept."""
-    return load_head(folder / HEAD) if (folder / HEAD).exists() else None
+def kept_pretrained(
+    folder: Path, settings: PretrainSettings, store_px: int, splits: list[Split], images: int
+) -> Pretrained:
+    """What the finished run in `folder` gave. Raises FewlabelError where a file is damaged."""
+    return Pretrained(
+        load_encoder(folder / ENCODER),
+        settings,
+        store_px,
+        splits,
+        kept_fit(folder),
+        images,
+        load_head(folder / HEAD) if (folder / HEAD).exists() else None,
+        load_image_text(folder / IMAGE_TEXT) if (folder / IMAGE_TEXT).exists() else None,
+    )
 
 
 def kept_fit(folder: Path) -> FitResult:
@@ -401,92 +311,36 @@ def _objective(settings: PretrainSettings, images: int) -> Any:
         return others[settings.objective](encoder)
 
 
-def _identity(settings: PretrainSettings, collections: Sequence[Collection]) -> JSON:
+def _identity(
+    settings: PretrainSettings, collections: Sequence[Collection], texts: PairedTexts | None
+) -> JSON:
     return {
         "settings": asdict(settings),
         "collections": [collection.fingerprint for collection in collections],
+        "texts": texts and texts_fingerprint(texts),
     }
 
 
-def _is_complete(out: Path, settings: PretrainSettings, collections: Sequence[Collection]) -> bool:
+def _is_complete(out: Path, identity: JSON) -> bool:
     there = read_json(out / "pretrain.json", "fewlabel pretrain") if (out / "pretrain.json").exists() else {}
-    return all(there.get(key) == value for key, value in _identity(settings, collections).items())
+    return all(there.get(key) == value for key, value in identity.items())
 
 
-def _separate(collections: Sequence[Collection], splits: list[Split], drop: bool) -> list[Split]:
-    """No test image of one collection may be, itself or at another size, a training image of another one."""
-    for i, tested in enumerate(collections):
-        for j, trained in enumerate(collections):
-            if i == j or len(splits[i].test) == 0 or len(splits[j].train) == 0:
-                continue
-            found_i, found_j, _ = find_duplicates(
-                tested.thumbnails()[splits[i].test], trained.thumbnails()[splits[j].train]
+def check_texts(
+    settings: PretrainSettings, collections: Sequence[Collection], texts: PairedTexts | None
+) -> None:
+    """Raise FewlabelError unless texts came with ConVIRT, and with it alone."""
+    title = OBJECTIVE_TITLES[settings.objective]
+    if settings.objective != "convirt":
+        if texts is not None:
+            raise FewlabelError(
+                f"Reports were given and {title} does not read them: choose the objective convirt, or leave them out."
             )
-            if not len(found_i):
-                continue
-            rows_i, rows_j = splits[i].test[found_i], splits[j].train[found_j]
-            if not drop:
-                names = [f"{tested.name}/{name}" for name in tested.column("case:source")]
-                offset = len(names)
-                names += [f"{trained.name}/{name}" for name in trained.column("case:source")]
-                check_leaks(
-                    [
-                        Leak("near duplicate", int(a), "test", int(b) + offset, "train")
-                        for a, b in zip(rows_i, rows_j, strict=True)
-                    ],
-                    names,
-                )
-            out = np.unique(rows_j)
-            splits[j] = splits[j].without(out)
-    return splits
-
-
-THUMBNAILS = "thumbnails.npy"
-
-
-def write_thumbnails(path: Path, collections: Sequence[Collection], splits: Sequence[Split]) -> None:
-    """Small pictures (N, 1024) uint8 of the pretraining images, in the order of the training rows of split.csv.
-
-    With them another collection can be checked for images that the encoder has seen, wherever these lie now.
-    """
-    seen = [one.thumbnails()[split.train] for one, split in zip(collections, splits, strict=True)]
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.concatenate(seen), allow_pickle=False)
-
-
-def separate_from_pretraining(
-    folder: Path, collection: Collection, split: Split, drop: bool
-) -> tuple[Split, list[str]]:
-    """The split of a collection that the encoder in `folder` was not told of, and warnings for the report.
-
-    Raises FewlabelError if test images, themselves or near copies, were pretrained on, naming them; with `drop` they
-    leave the test part, since an encoder cannot forget.
-    """
-    if not (folder / THUMBNAILS).exists():
-        text = "cannot be checked, since the run keeps no small pictures of its images"
-        return split, [f"Whether the encoder was pretrained on test images of {collection.name} {text}."]
-    try:
-        seen = np.load(folder / THUMBNAILS, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FewlabelError(f"{folder / THUMBNAILS} is damaged ({error}): pretrain again.") from error
-    found, same_as, _ = find_duplicates(collection.thumbnails()[split.test], seen)
-    if len(found) == 0:
-        return split, []
-    rows = np.unique(split.test[found])
-    what = f"{len(rows)} of {len(split.test)} test images of {collection.name}"
-    if drop:
-        text = f"{what} were left out: the encoder was pretrained on them, or on near copies."
-        return split.without(rows), [text]
-    names, trained = collection.column("case:source"), _training_names(folder / "split.csv")
-    pairs = [f"{names[split.test[a]]} = {trained[b]}" for a, b in zip(found[:5], same_as[:5], strict=True)]
-    raise FewlabelError(
-        f"{what} were pretrained on, themselves or near copies ({'; '.join(pairs)}): results would look better than "
-        "they are. Leave them out of the test part with --drop-leaks, or pretrain with this test part held out."
-    )
-
-
-def _training_names(path: Path) -> list[str]:
-    with path.open(newline="") as file:
-        return [
-            f"{row['collection']}/{row['case_id']}" for row in csv.DictReader(file) if row["part"] == "train"
-        ]
+        return
+    if texts is None:
+        raise FewlabelError(f"{title} learns images from their reports and none came: give them with --reports.")
+    if len(collections) > 1:
+        raise FewlabelError(
+            f"{title} got {len(collections)} collections, and reports belong to one: import all images and their "
+            "reports into one collection."
+        )
