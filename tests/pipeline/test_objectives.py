@@ -14,7 +14,7 @@ from fewlabel.networks.encoders import Encoder
 from fewlabel.objectives import OBJECTIVES
 from fewlabel.pipeline import learn, pretrain
 from fewlabel.pipeline.pretraining import OBJECTIVE_TITLES, ObjectiveName
-from fewlabel.pipeline.runs import load_encoder
+from fewlabel.training.weights import load_encoder
 from fewlabel.types import FewlabelError
 
 NAMES = get_args(ObjectiveName)

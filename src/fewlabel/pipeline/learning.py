@@ -25,18 +25,11 @@ from fewlabel.pipeline.pretraining import (
 )
 from fewlabel.pipeline.probabilities import validation_cases
 from fewlabel.pipeline.results import build_results
-from fewlabel.pipeline.runs import (
-    ENCODER,
-    load_encoder,
-    read_json,
-    read_split,
-    versions,
-    write_json,
-    write_split,
-)
+from fewlabel.pipeline.runs import read_json, read_split, versions, write_json, write_split
 from fewlabel.processes import launched_processes
 from fewlabel.report import write_report
 from fewlabel.splits import Split
+from fewlabel.training.weights import ENCODER, load_encoder
 from fewlabel.types import JSON, FewlabelError, ProgressCallback
 
 

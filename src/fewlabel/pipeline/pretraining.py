@@ -19,19 +19,7 @@ from fewlabel.files import replacing
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.networks.encoders import has_fixed_size
 from fewlabel.objectives import BYOL, MAE, BarlowTwins, MoCo, SimCLR, VICReg, info_nce, nt_xent
-from fewlabel.pipeline.runs import (
-    ENCODER,
-    HEAD,
-    load_encoder,
-    load_head,
-    read_history,
-    read_json,
-    save_encoder,
-    save_head,
-    versions,
-    write_json,
-    write_split,
-)
+from fewlabel.pipeline.runs import read_history, read_json, versions, write_json, write_split
 from fewlabel.processes import launched_rank, world_size
 from fewlabel.splits import (
     Leak,
@@ -44,6 +32,7 @@ from fewlabel.splits import (
     official_split,
 )
 from fewlabel.training import Compute, FitResult, TrainingSet, fit, mix_seed
+from fewlabel.training.weights import ENCODER, HEAD, load_encoder, load_head, save_encoder, save_head
 from fewlabel.types import JSON, FewlabelError, Schedule
 from fewlabel.views import ViewSettings, medical_views, simclr_views
 
