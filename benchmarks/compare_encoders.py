@@ -33,11 +33,11 @@ from fewlabel.pipeline import EvaluateSettings, PretrainSettings, pretrain
 from fewlabel.pipeline.arms import Arm, encoder_features, probe_arm, random_features
 from fewlabel.pipeline.evaluating import compare_on, make_task
 from fewlabel.pipeline.pretraining import Pretrained, split_of, store_size
-from fewlabel.pipeline.runs import load_encoder, save_encoder
 from fewlabel.pipeline.settings import resolve_settings
 from fewlabel.splits import Split
 from fewlabel.training import TrainingSet, fit, mix_seed
 from fewlabel.training.compute import WORTH_MEASURING
+from fewlabel.training.weights import load_encoder, save_encoder
 from fewlabel.types import JSON, FewlabelError
 
 SUPCON = "supcon"

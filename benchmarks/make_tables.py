@@ -239,7 +239,8 @@ def compared_encoders(content: JSON | None) -> str:
     note = (
         f"{content['about'][0].upper()}{content['about'][1:]}. Test AUROC of a linear probe; {content['label_seeds']} "
         f"draws of labels, {times} pretraining{'' if times == 1 else 's'} of {content['seconds']:g} s of "
-        "the processor each; after the semicolon the paired difference to the first of the same network. 95 % intervals."
+        "the processor each; after the semicolon the paired difference to the first of the same network. 95 % "
+        "intervals."
     )
     return f"{markdown_table(header, lines)}\n\n{note}"
 

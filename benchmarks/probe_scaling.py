@@ -19,8 +19,9 @@ import numpy as np
 from fewlabel.adaptation.features import cached_features
 from fewlabel.adaptation.probe import Scaling, fit_linear_probe, validation_score
 from fewlabel.collection import Collection
-from fewlabel.pipeline.runs import ENCODER, load_encoder, read_json, read_split
+from fewlabel.pipeline.runs import read_json, read_split
 from fewlabel.splits import nested_budgets
+from fewlabel.training.weights import ENCODER, load_encoder
 from fewlabel.types import JSON, FewlabelError
 
 BUDGETS = (10, 25, 50, 100, 250)

@@ -15,9 +15,9 @@ from tiny_runs import QUICK, TINY, MakeCollection
 from fewlabel.collection import Collection, find_duplicates, import_images
 from fewlabel.pipeline import Learned, evaluate, learn, pretrain, pretraining
 from fewlabel.pipeline.pretraining import split_of
-from fewlabel.pipeline.runs import load_encoder
 from fewlabel.splits import Split
 from fewlabel.training import TrainingSet
+from fewlabel.training.weights import load_encoder
 from fewlabel.types import FewlabelError
 
 COPIES = 5

@@ -15,7 +15,7 @@ from fewlabel.adaptation.features import extract_features
 from fewlabel.cli import main
 from fewlabel.collection import Collection
 from fewlabel.pipeline import Learned, evaluate, load_classifier, predict
-from fewlabel.pipeline.runs import load_encoder
+from fewlabel.training.weights import load_encoder
 from fewlabel.types import FewlabelError
 
 

@@ -15,7 +15,8 @@ from fewlabel.adaptation.features import extract_features
 from fewlabel.collection import Collection
 from fewlabel.pipeline import Learned, SimCLRv2Settings, learn, load_classifier, pretrain, simclr_v2
 from fewlabel.pipeline.pretraining import positive_groups
-from fewlabel.pipeline.runs import load_head, read_split
+from fewlabel.pipeline.runs import read_split
+from fewlabel.training.weights import load_head
 from fewlabel.types import FewlabelError
 
 SHORT = DistillSettings(temperature=1.0, steps=2, batch_size=16)

@@ -10,20 +10,15 @@ import numpy as np
 
 from fewlabel.collection import Collection
 from fewlabel.networks import Encoder
+from fewlabel.pipeline.adopting import only_target, open_or_import, paired_texts, usual_folder
 from fewlabel.pipeline.evaluating import Evaluated, EvaluateSettings, check_evaluation, evaluate_encoders
 from fewlabel.pipeline.neighbours import similarity_results
-from fewlabel.pipeline.predicting import save_classifier
 from fewlabel.pipeline.pairs import texts_fingerprint
+from fewlabel.pipeline.predicting import save_classifier
 from fewlabel.pipeline.pretraining import Pretrained, check_texts, kept_pretrained, pretrain, split_of
 from fewlabel.pipeline.probabilities import validation_cases
 from fewlabel.pipeline.results import build_results
-from fewlabel.pipeline.runs import (
-    read_json,
-    read_split,
-    versions,
-    write_json,
-    write_split,
-)
+from fewlabel.pipeline.runs import read_json, read_split, versions, write_json, write_split
 from fewlabel.pipeline.separation import separate_from_pretraining
 from fewlabel.pipeline.settings import PretrainSettings, check_range, resolve_settings
 from fewlabel.processes import launched_processes
@@ -45,13 +40,14 @@ class Learned:
 
 def learn(
     collection: Collection | str | Path,
-    target: str,
-    out: str | Path,
+    target: str | None = None,
+    out: str | Path | None = None,
     *,
+    reports: str | Path | None = None,
+    text_column: str | None = None,
     pretrain_on: Sequence[Collection | str | Path] = (),
     pretraining: PretrainSettings | None = None,
     evaluation: EvaluateSettings | None = None,
-    texts: PairedTexts | None = None,
     pretraining_seeds: int = 1,
     drop_leaks: bool = False,
     tensorboard: bool = False,
@@ -60,8 +56,10 @@ def learn(
 ) -> Learned:
     """The main job on one collection.
 
-    target: what to learn, see `Collection.target`. pretrain_on: further collections, used without labels.
-    texts: the reports of the images, which ConVIRT learns from.
+    collection: or a folder of images, which is imported beside itself, with the labels of `reports` if that is a table.
+    target: what to learn, see `Collection.target`; None = the only label column there is. out: None = below runs/.
+    reports, text_column: what ConVIRT learns from, see `find_reports`.
+    pretrain_on: further collections, used without labels.
     pretraining_seeds: how often to pretrain; the label seeds are shared out among the encoders.
     The same call continues an interrupted run. Raises FewlabelError, one sentence, for every mistake of the user.
     """
@@ -71,10 +69,13 @@ def learn(
             "learn was started as several processes, and only pretraining is shared out: start fewlabel pretrain so, "
             "then fewlabel evaluate as one process."
         )
-    out, main = Path(out), _open(collection)
+    main = open_or_import(collection, reports, progress)
+    target = target or only_target(main)
     others = [_open(other) for other in pretrain_on]
     settings = replace(evaluation or EvaluateSettings(target), target=target)
     chosen = resolve_settings(pretraining or PretrainSettings(), [main, *others])
+    out = Path(out) if out else usual_folder(main, target, chosen)
+    texts = paired_texts(main, reports, chosen.text, text_column) if reports else None
     check_texts(chosen, [main, *others], texts)
     wanted = main.target(target)
     strata = None if wanted.kind == "number" else wanted.values
@@ -123,7 +124,8 @@ def evaluate(
     out: str | Path,
     *,
     evaluation: EvaluateSettings | None = None,
-    texts: PairedTexts | None = None,
+    reports: str | Path | None = None,
+    text_column: str | None = None,
     drop_leaks: bool = False,
     cluster: str | None = None,
     progress: ProgressCallback | None = None,
@@ -132,13 +134,14 @@ def evaluate(
 
     model: the folder of the run. The split that the run kept for this collection holds; a collection that the run
     has not seen is split by patient, and none of its test images may have been pretrained on.
-    texts: the reports of the images, for retrieval between images and texts where the encoder learned from such.
+    reports, text_column: see `find_reports`; for retrieval between images and texts, where the encoder learned from such.
     cluster: address of a Ray cluster whose machines take the features; they must see the collection's files.
     """
     out, model, main = Path(out), Path(model), _open(collection)
     folders = sorted((model / "pretrain").glob("seed-*")) or [model]
     settings = replace(evaluation or EvaluateSettings(target), target=target)
     encoders = [_load_pretrained(folder, main, settings, drop_leaks) for folder in folders]
+    texts = paired_texts(main, reports, encoders[0].settings.text, text_column) if reports else None
     run = {
         "command": "evaluate",
         "collection": str(main.path),
@@ -212,7 +215,8 @@ def _flat(content: JSON, prefix: str = "") -> JSON:
 def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings, drop: bool) -> Pretrained:
     made = read_json(folder / "pretrain.json", "fewlabel pretrain")
     chosen = PretrainSettings.from_json(made["settings"])
-    split, warnings = read_split(folder / "split.csv", main), []
+    split = read_split(folder / "split.csv", main)
+    warnings: list[str] = []
     if split is None:
         wanted = main.target(settings.target)
         strata = None if wanted.kind == "number" else wanted.values

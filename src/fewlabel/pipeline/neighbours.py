@@ -1,5 +1,5 @@
-"""What an encoder finds similar: image to image, and where it learned from reports, text to image and back, classes told
-by prompts alone, and where in an image a sentence fits. Test patients only; nobody finds an image of his own.
+"""What an encoder finds similar: image to image, and where it learned from reports, text to image and back, classes
+told by prompts alone, and where in an image a sentence fits. Test patients only; nobody finds an image of his own.
 """
 
 from __future__ import annotations
@@ -118,9 +118,7 @@ def _some_of_each(classes: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _search(asking: _Side, found: _Side, own: np.ndarray | None) -> Search:
-    return Search.by_class(
-        asking.classes, found.classes, asking.patients, found.patients, query_rows=own
-    )
+    return Search.by_class(asking.classes, found.classes, asking.patients, found.patients, query_rows=own)
 
 
 def _mode(
@@ -188,9 +186,7 @@ def _between(
     """Prompts to images; and images to the reports of other patients, where there are such."""
     sentences = [sentence for said in prompts.sentences for sentence in said]
     classes = np.repeat(np.arange(len(prompts.classes)), [len(said) for said in prompts.sentences])
-    asking = _Side(
-        model.embed_texts(sentences), classes, np.full(len(classes), NO_PATIENT), texts=sentences
-    )
+    asking = _Side(model.embed_texts(sentences), classes, np.full(len(classes), NO_PATIENT), texts=sentences)
     modes = [_mode("text-image", "text to image", title, asking, images)]
     first = np.unique(classes, return_index=True)[1][:MOST_SHOWN]
     examples = _examples("text-image", asking.of(first), images, None, task, out)
@@ -233,7 +229,14 @@ def _zero_shot(model: ImageText, images: _Side, prompts: Prompts, evaluated: Eva
         found = bootstrap(measure, images.classes, probabilities[None], evaluated.resamples)
         low, high = found.interval()
         rows.append(
-            {"name": name, "value": found.value, "low": low, "high": high, "n": found.n, "patients": found.patients}
+            {
+                "name": name,
+                "value": found.value,
+                "low": low,
+                "high": high,
+                "n": found.n,
+                "patients": found.patients,
+            }
         )
     compared = []
     for budget in curves.budgets:
@@ -253,7 +256,7 @@ def _zero_shot(model: ImageText, images: _Side, prompts: Prompts, evaluated: Eva
 
 
 def _maps(model: ImageText, prompts: Prompts, task: Task, out: Path, seed: int) -> JSON:
-    """Maps of the first sentence of each class (of the finding alone, where it is there or not) over its test images."""
+    """Maps of the first sentence of each class (of a finding: of its presence) over test images of that class."""
     y, names = task.y[task.test], task.collection.column("case:source")
     asked = [1] if task.target.kind == "binary" else range(len(prompts.classes))
     cases: list[JSON] = []

@@ -96,7 +96,9 @@ def _text_encoder(
 ) -> TextEncoder:
     if settings.encoder is None:
         said = [text for texts in drawn for text in texts]
-        schedule = Schedule(settings.steps, 64, 5e-4, warmup_steps=settings.steps // 20, weight_decay=0.01, seed=seed)
+        schedule = Schedule(
+            settings.steps, 64, 5e-4, warmup_steps=settings.steps // 20, weight_decay=0.01, seed=seed
+        )
         title = "text encoder" if progress else ""
         found, _ = train_text_encoder(said, out / TEXT_ENCODER, schedule=schedule, progress=title)
     else:

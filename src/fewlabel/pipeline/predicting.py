@@ -25,8 +25,9 @@ from fewlabel.files import replacing
 from fewlabel.images import read_file
 from fewlabel.networks import Encoder
 from fewlabel.pipeline.evaluating import Probe
-from fewlabel.pipeline.runs import ENCODER, load_encoder, read_json, save_encoder, write_json
+from fewlabel.pipeline.runs import read_json, write_json
 from fewlabel.training import load_tensors, save_tensors
+from fewlabel.training.weights import ENCODER, load_encoder, save_encoder
 from fewlabel.types import FewlabelError, ProgressCallback, UnreadableImage
 
 CLASSIFIER = "classifier.safetensors"

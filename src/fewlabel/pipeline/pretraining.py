@@ -16,19 +16,7 @@ from fewlabel.collection import Collection
 from fewlabel.networks import Encoder
 from fewlabel.objectives import BYOL, MAE, BarlowTwins, MoCo, SimCLR, VICReg, info_nce, nt_xent
 from fewlabel.pipeline.pairs import make_pairs, texts_fingerprint
-from fewlabel.pipeline.runs import (
-    ENCODER,
-    HEAD,
-    load_encoder,
-    load_head,
-    read_history,
-    read_json,
-    save_encoder,
-    save_head,
-    versions,
-    write_json,
-    write_split,
-)
+from fewlabel.pipeline.runs import read_history, read_json, versions, write_json, write_split
 from fewlabel.pipeline.separation import THUMBNAILS, separate, write_thumbnails
 from fewlabel.pipeline.settings import (
     OBJECTIVE_TITLES,
@@ -50,6 +38,7 @@ from fewlabel.splits import (
 )
 from fewlabel.tasks.image_text import ImageText, load_image_text
 from fewlabel.training import Compute, FitResult, TrainingSet, fit, mix_seed
+from fewlabel.training.weights import ENCODER, HEAD, load_encoder, load_head, save_encoder, save_head
 from fewlabel.types import JSON, FewlabelError
 
 IMAGE_TEXT = "image-text"
@@ -299,7 +288,7 @@ def _objective(settings: PretrainSettings, images: int) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(mix_seed("initial weights", settings.seed))
         encoder = Encoder(settings.encoder_settings)
-        layers, temperature = settings.head_layers, settings.temperature
+        layers, temperature = settings.head_layers, settings.temperature or 0.2
         if settings.objective == "simclr":
             loss = _LOSSES[settings.loss]
             return SimCLR(encoder, head_layers=layers, temperature=temperature, loss_function=loss)
@@ -338,7 +327,9 @@ def check_texts(
             )
         return
     if texts is None:
-        raise FewlabelError(f"{title} learns images from their reports and none came: give them with --reports.")
+        raise FewlabelError(
+            f"{title} learns images from their reports and none came: give them with --reports."
+        )
     if len(collections) > 1:
         raise FewlabelError(
             f"{title} got {len(collections)} collections, and reports belong to one: import all images and their "

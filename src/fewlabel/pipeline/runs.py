@@ -1,4 +1,4 @@
-"""The run folder: what was asked (run.json), who is in which part (split.csv), the encoder."""
+"""The run folder: what was asked (run.json), and who is in which part (split.csv)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,16 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from fewlabel.collection import Collection
 from fewlabel.files import replacing, write_text
-from fewlabel.networks import Encoder, EncoderSettings, mlp_head
 from fewlabel.splits import PARTS, Split
-from fewlabel.training import channels_last, load_tensors, save_tensors
 from fewlabel.types import JSON, FewlabelError
 
-ENCODER = "encoder.safetensors"
-HEAD = "head.safetensors"
 _LIBRARIES = ("fewlabel", "torch", "timm", "lightning-fabric", "numpy", "scikit-learn", "pydicom", "pyarrow")
 
 
@@ -121,42 +115,3 @@ def read_split(path: Path, collection: Collection) -> Split | None:
         return None
     train, val, test, dropped = (np.flatnonzero(assigned == part) for part in (*PARTS, "dropped"))
     return Split(train, val, test, origins[keys[int(known[0])]], tuple(int(row) for row in dropped))
-
-
-def save_encoder(encoder: Encoder, path: Path) -> None:
-    """Weights as safetensors, with what is needed to build the network again in the file's metadata."""
-    state = dict(encoder.state_dict())
-    state["normalisation.mean"], state["normalisation.std"] = encoder.mean, encoder.std
-    save_tensors(state, path, {"encoder": json.dumps(asdict(encoder.settings))})
-
-
-def load_encoder(path: Path) -> Encoder:
-    """The encoder that `save_encoder` wrote. Raises FewlabelError if the file is missing, damaged or something else."""
-    tensors, metadata = load_tensors(path)
-    if "encoder" not in metadata:
-        raise FewlabelError(
-            f"{path} holds no Fewlabel encoder: give a run made by `fewlabel pretrain` or `learn`."
-        )
-    settings = EncoderSettings(**{**json.loads(metadata["encoder"]), "weights": None})
-    encoder = Encoder(settings)
-    encoder.mean, encoder.std = tensors.pop("normalisation.mean"), tensors.pop("normalisation.std")
-    encoder.load_state_dict(tensors)
-    channels_last(encoder)
-    return encoder.eval()
-
-
-def save_head(head: nn.Sequential, path: Path) -> None:
-    """The projection head, for fine-tuning from a layer inside it; its widths lie in the file's metadata."""
-    widths = [head[0].in_features, *(m.out_features for m in head if isinstance(m, nn.Linear))]
-    save_tensors(head.state_dict(), path, {"widths": json.dumps(widths)})
-
-
-def load_head(path: Path) -> nn.Sequential:
-    """The head that `save_head` wrote. Raises FewlabelError if the file is missing, damaged or something else."""
-    tensors, metadata = load_tensors(path)
-    if "widths" not in metadata:
-        raise FewlabelError(f"{path} holds no projection head: pretrain again, or fine-tune without it.")
-    first, *hidden, last = json.loads(metadata["widths"])
-    head = mlp_head(first, hidden[0] if hidden else last, last, layers=len(hidden) + 1)
-    head.load_state_dict(tensors)
-    return head.eval()

@@ -12,6 +12,7 @@ import numpy as np
 from fewlabel.collection import Collection
 from fewlabel.networks import EncoderSettings
 from fewlabel.networks.encoders import has_fixed_size
+from fewlabel.reports import DEFAULT_KEEP
 from fewlabel.types import JSON, FewlabelError, Schedule
 from fewlabel.views import ViewSettings, convirt_views, medical_views, simclr_views
 
@@ -40,14 +41,22 @@ class TextSettings:
         modelling for `steps` steps.
     frozen_layers: of the text encoder, beside its embeddings; None = half of the layers (6 of 12 in the paper).
     view: what one text is drawn from: the sentences; their clauses, each with its negation; or the whole sections.
+    keep: sections that are read, () = all. drop_priors: leave out sentences on earlier studies.
     weight: lambda, of the direction from image to text.
     """
 
     encoder: str | None = None
     frozen_layers: int | None = None
     view: TextView = "sentence"
+    keep: tuple[str, ...] = DEFAULT_KEEP
+    drop_priors: bool = False
     steps: int = 1000
     weight: float = 0.75
+
+    @staticmethod
+    def from_json(given: JSON) -> TextSettings:
+        """From what `asdict` gave, as it stands in run.json."""
+        return TextSettings(**{**given, "keep": tuple(given["keep"])})
 
 
 @dataclass(frozen=True)
@@ -58,8 +67,8 @@ class PretrainSettings:
     encoder, weights, small_stem: see `EncoderSettings`. size_px: smaller images are enlarged to it, which helps: on
     PneumoniaMNIST (28 px) 64 px gave better validation figures than 28.
     channels: None = 3 if most images have colour, else 1.
-    views: "medical", SimCLR's "simclr" or ConVIRT's "convirt"; None = the objective's. flips: left-right flips among the
-    medical and ConVIRT's views; they make sides in reports wrong.
+    views: "medical", SimCLR's "simclr" or ConVIRT's "convirt"; None = the objective's. flips: left-right flips among
+    the medical and ConVIRT's views; they make sides in reports wrong.
     temperature: None = 0.2, and ConVIRT's 0.1.
     steps of batch_size images (or all there are); AdamW with peak rate 1e-3; warm-up over 5 % of the steps.
     micro_batch, start_size_px: see `Schedule`. checkpointing: see `EncoderSettings`.
@@ -117,7 +126,7 @@ class PretrainSettings:
     @staticmethod
     def from_json(given: JSON) -> PretrainSettings:
         """From what `asdict` gave, as it stands in run.json."""
-        return PretrainSettings(**{**given, "text": TextSettings(**given.get("text", {}))})
+        return PretrainSettings(**{**given, "text": TextSettings.from_json(given["text"])})
 
     @property
     def title(self) -> str:

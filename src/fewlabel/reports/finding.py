@@ -34,7 +34,9 @@ def find_reports(source: str | Path, collection: Collection, *, text_column: str
     if path.is_file() and path.suffix.lower() in _TABLES:
         return _from_table(path, collection, text_column)
     if text_column is not None:
-        raise FewlabelError(f"the text column {text_column} was named and {path} is no CSV or TSV file: give one")
+        raise FewlabelError(
+            f"the text column {text_column} was named and {path} is no CSV or TSV file: give one"
+        )
     if path.is_dir():
         return _from_folder(path)
     if path.is_file():

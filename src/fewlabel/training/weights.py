@@ -1,0 +1,78 @@
+"""What training leaves: encoders and projection heads as safetensors, with what is needed to build them again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import nn
+
+from fewlabel.networks import Encoder, EncoderSettings, mlp_head
+from fewlabel.training.checkpoint import load_tensors, save_tensors
+from fewlabel.training.compute import channels_last
+from fewlabel.types import FewlabelError
+
+ENCODER = "encoder.safetensors"
+HEAD = "head.safetensors"
+"""Names of these files in the folders of runs and models."""
+_EARLIER = {"hidden_norm": True, "last_norm": True, "last_bias": False}
+"""The kind of heads that were written before it was kept in the file."""
+
+
+def save_encoder(encoder: Encoder, path: Path) -> None:
+    """Weights as safetensors, with what is needed to build the network again in the file's metadata."""
+    state = dict(encoder.state_dict())
+    state["normalisation.mean"], state["normalisation.std"] = encoder.mean, encoder.std
+    save_tensors(state, path, {"encoder": json.dumps(asdict(encoder.settings))})
+
+
+def load_encoder(path: Path) -> Encoder:
+    """The encoder that `save_encoder` wrote. Raises FewlabelError if the file is missing, damaged or something else."""
+    tensors, metadata = load_tensors(path)
+    if "encoder" not in metadata:
+        raise FewlabelError(
+            f"{path} holds no Fewlabel encoder: give a run made by `fewlabel pretrain` or `learn`."
+        )
+    settings = EncoderSettings(**{**json.loads(metadata["encoder"]), "weights": None})
+    encoder = Encoder(settings)
+    encoder.mean, encoder.std = tensors.pop("normalisation.mean"), tensors.pop("normalisation.std")
+    encoder.load_state_dict(tensors)
+    channels_last(encoder)
+    return encoder.eval()
+
+
+def save_head(head: nn.Sequential, path: Path) -> None:
+    """A projection head made by `mlp_head`; its widths and its kind lie in the file's metadata.
+
+    Raises FewlabelError for another kind of head, which could not be built again.
+    """
+    linear = [module for module in head if isinstance(module, nn.Linear)]
+    normed = [isinstance(module, nn.BatchNorm1d) for module in head]
+    widths = [linear[0].in_features, *(module.out_features for module in linear)] if linear else []
+    norms = {
+        "hidden_norm": any(normed[:-1]),
+        "last_norm": any(normed[-1:]),
+        "last_bias": bool(linear) and linear[-1].bias is not None,
+    }
+    if not linear or str(_head_of(widths, norms)) != str(head):
+        raise FewlabelError(
+            f"The head is {' - '.join(type(module).__name__ for module in head) or 'empty'}, of which {path} could not "
+            "be built again: give a head made by mlp_head."
+        )
+    save_tensors(head.state_dict(), path, {"widths": json.dumps(widths), "norms": json.dumps(norms)})
+
+
+def load_head(path: Path) -> nn.Sequential:
+    """The head that `save_head` wrote. Raises FewlabelError if the file is missing, damaged or something else."""
+    tensors, metadata = load_tensors(path)
+    if "widths" not in metadata:
+        raise FewlabelError(f"{path} holds no projection head: pretrain again, or fine-tune without it.")
+    head = _head_of(json.loads(metadata["widths"]), {**_EARLIER, **json.loads(metadata.get("norms", "{}"))})
+    head.load_state_dict(tensors)
+    return head.eval()
+
+
+def _head_of(widths: list[int], norms: dict[str, bool]) -> nn.Sequential:
+    first, *hidden, last = widths
+    return mlp_head(first, hidden[0] if hidden else last, last, layers=len(hidden) + 1, **norms)
