@@ -51,7 +51,33 @@ StartSize = Annotated[
     int | None,
     typer.Option(help="Views begin at this size in pixels and grow to --size; full size by default."),
 ]
-Objective = Annotated[str, typer.Option(help="simclr, moco, byol, barlow, vicreg, or mae.")]
+Objective = Annotated[
+    str, typer.Option(help="simclr, moco, byol, barlow, vicreg, mae; or convirt, with --reports.")
+]
+ReportsAt = Annotated[
+    str | None,
+    typer.Option(
+        "--reports", help="A CSV file, a folder of .txt, DICOM or a public set's files; or column:NAME."
+    ),
+]
+TextColumn = Annotated[
+    str | None, typer.Option(help="The column of the reports' table that holds the texts.")
+]
+TextEncoderName = Annotated[
+    str | None,
+    typer.Option("--text-encoder", help="A BERT's hub name or folder; by default one of your own texts."),
+]
+FrozenLayers = Annotated[
+    int | None, typer.Option(help="Layers of it that stay as they are; half by default.")
+]
+TextViewName = Annotated[str, typer.Option("--text-view", help="sentence, clause or section.")]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(help='Sentences for each class in a JSON file: {"class": ["sentence", ...], ...}.'),
+]
+DropPriors = Annotated[
+    bool, typer.Option("--drop-priors", help="Leave out sentences on earlier studies (unchanged, new, ...).")
+]
 HeadLayers = Annotated[int, typer.Option(help="Layers of the projection head.")]
 Checkpointing = Annotated[
     bool, typer.Option("--checkpointing", help="For big networks: less memory, a third more time.")
@@ -61,8 +87,12 @@ PositivesFrom = Annotated[
 ]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
 Optimizer = Annotated[str, typer.Option(help="adamw, adam, sgd or lars.")]
-Temperature = Annotated[float, typer.Option(help="Temperature of NT-Xent.")]
-Views = Annotated[str, typer.Option(help="medical, or simclr for the paper's.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="Temperature of the contrast; 0.2, and 0.1 for convirt.")
+]
+Views = Annotated[
+    str | None, typer.Option(help="medical; simclr or convirt for those papers'. By default the objective's.")
+]
 Flips = Annotated[bool, typer.Option("--flips", help="Left-right flips, where the anatomy allows them.")]
 Loss = Annotated[str, typer.Option(help="nt-xent (the paper's) or info-nce.")]
 Seed = Annotated[int, typer.Option(help="Seed of split, weights, views and order.")]
@@ -147,9 +177,28 @@ def import_(
 
 @app.command()
 def learn(
-    collection: Annotated[Path, typer.Argument(help="A collection made by fewlabel import.")],
-    target: TargetName,
-    out: Out,
+    collection: Annotated[
+        Path, typer.Argument(help="A collection made by fewlabel import, or a folder of images.")
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", help='A label column, "column=value" or "column>number"; the only one by default.'
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder for the results, below runs/ by default; the same command continues it."
+        ),
+    ] = None,
+    reports: ReportsAt = None,
+    text_column: TextColumn = None,
+    text_encoder: TextEncoderName = None,
+    frozen_layers: FrozenLayers = None,
+    text_view: TextViewName = "sentence",
+    drop_priors: DropPriors = False,
+    prompts: Prompts = None,
     pretrain_on: Annotated[
         list[Path] | None, typer.Option(help="A further collection to pretrain on; may be repeated.")
     ] = None,
@@ -175,8 +224,8 @@ def learn(
     positives: PositivesFrom = "views",
     learning_rate: Rate = 1e-3,
     optimizer: Optimizer = "adamw",
-    temperature: Temperature = 0.2,
-    views: Views = "medical",
+    temperature: Temperature = None,
+    views: Views = None,
     flips: Flips = False,
     loss: Loss = "nt-xent",
     seed: Seed = 0,
@@ -187,6 +236,7 @@ def learn(
     from fewlabel import pipeline
 
     pretraining = _pretrain_settings(
+        text=_text_settings(text_encoder, frozen_layers, text_view, drop_priors),
         objective=objective,
         encoder=encoder,
         weights=weights,
@@ -207,13 +257,24 @@ def learn(
         seed=seed,
     )
     evaluation = _evaluate_settings(
-        target, where, budgets, headline_budget, seeds, validation_labels, no_supervised, recipe, student
+        target or "",
+        where,
+        budgets,
+        headline_budget,
+        seeds,
+        validation_labels,
+        no_supervised,
+        recipe,
+        student,
+        prompts,
     )
     with _progress("evaluating") as progress:
         learned = pipeline.learn(
             collection,
             target,
             out,
+            reports=reports,
+            text_column=text_column,
             pretrain_on=pretrain_on or (),
             pretraining=pretraining,
             evaluation=evaluation,
@@ -230,6 +291,12 @@ def learn(
 def pretrain(
     collections: Annotated[list[Path], typer.Argument(help="One or more collections.")],
     out: Out,
+    reports: ReportsAt = None,
+    text_column: TextColumn = None,
+    text_encoder: TextEncoderName = None,
+    frozen_layers: FrozenLayers = None,
+    text_view: TextViewName = "sentence",
+    drop_priors: DropPriors = False,
     objective: Objective = "simclr",
     encoder: EncoderName = "resnet18",
     weights: Weights = None,
@@ -243,8 +310,8 @@ def pretrain(
     positives: PositivesFrom = "views",
     learning_rate: Rate = 1e-3,
     optimizer: Optimizer = "adamw",
-    temperature: Temperature = 0.2,
-    views: Views = "medical",
+    temperature: Temperature = None,
+    views: Views = None,
     flips: Flips = False,
     loss: Loss = "nt-xent",
     seed: Seed = 0,
@@ -257,8 +324,10 @@ def pretrain(
     from fewlabel import pipeline
     from fewlabel.collection import Collection
     from fewlabel.processes import launched_rank
+    from fewlabel.types import FewlabelError
 
     settings = _pretrain_settings(
+        text=_text_settings(text_encoder, frozen_layers, text_view, drop_priors),
         objective=objective,
         encoder=encoder,
         weights=weights,
@@ -279,6 +348,9 @@ def pretrain(
         seed=seed,
     )
     opened = [Collection.open(path) for path in collections]
+    texts = pipeline.paired_texts(opened[0], reports, settings.text, text_column) if reports else None
+    if cluster and texts:
+        raise FewlabelError("--cluster came with --reports, which it does not take yet: leave --cluster out.")
     if cluster:
         pretrained = pipeline.pretrain_on_cluster(
             opened, out, settings, address=cluster, processes=processes, drop=drop_leaks
@@ -288,6 +360,7 @@ def pretrain(
             opened,
             out,
             settings,
+            texts=texts,
             drop=drop_leaks,
             tensorboard=tensorboard,
             progress=_is_terminal() and launched_rank() == 0,
@@ -305,6 +378,9 @@ def evaluate(
     target: TargetName,
     model: Annotated[Path, typer.Option(help="A run made by fewlabel pretrain or learn.")],
     out: Out,
+    reports: ReportsAt = None,
+    text_column: TextColumn = None,
+    prompts: Prompts = None,
     where: Where = None,
     budgets: Budgets = None,
     headline_budget: HeadlineBudget = 50,
@@ -320,7 +396,16 @@ def evaluate(
     from fewlabel import pipeline
 
     settings = _evaluate_settings(
-        target, where, budgets, headline_budget, seeds, validation_labels, no_supervised, recipe, student
+        target,
+        where,
+        budgets,
+        headline_budget,
+        seeds,
+        validation_labels,
+        no_supervised,
+        recipe,
+        student,
+        prompts,
     )
     with _progress("evaluating") as progress:
         learned = pipeline.evaluate(
@@ -329,6 +414,8 @@ def evaluate(
             model,
             out,
             evaluation=settings,
+            reports=reports,
+            text_column=text_column,
             drop_leaks=drop_leaks,
             cluster=cluster,
             progress=progress,
@@ -401,14 +488,24 @@ def phantoms(
 
 
 def _pretrain_settings(**chosen: Any) -> PretrainSettings:
-    from fewlabel.pipeline import PretrainSettings
+    from typing import get_args
 
-    _one_of("--views", chosen["views"], ("medical", "simclr"))
-    _one_of("--objective", chosen["objective"], ("simclr", "moco", "byol", "barlow", "vicreg", "mae"))
+    from fewlabel.pipeline import PretrainSettings
+    from fewlabel.pipeline.settings import ObjectiveName
+
+    _one_of("--views", chosen["views"] or "medical", ("medical", "simclr", "convirt"))
+    _one_of("--objective", chosen["objective"], get_args(ObjectiveName))
     _one_of("--positives", chosen["positives"], ("views", "patient", "study"))
     _one_of("--loss", chosen["loss"], ("nt-xent", "info-nce"))
     _one_of("--optimizer", chosen["optimizer"], ("adamw", "adam", "sgd", "lars"))
     return PretrainSettings(**chosen)
+
+
+def _text_settings(encoder: str | None, frozen: int | None, view: Any, drop_priors: bool) -> Any:
+    from fewlabel.pipeline.settings import TextSettings
+
+    _one_of("--text-view", view, ("sentence", "clause", "section"))
+    return TextSettings(encoder, frozen, view, drop_priors=drop_priors)
 
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -428,6 +525,7 @@ def _evaluate_settings(
     no_supervised: bool,
     recipe: Any,
     student: str,
+    prompts: Path | None,
 ) -> EvaluateSettings:
     from fewlabel.pipeline import EvaluateSettings, SimCLRv2Settings
     from fewlabel.types import FewlabelError
@@ -451,6 +549,7 @@ def _evaluate_settings(
         supervised=not no_supervised,
         recipe=recipe,
         simclr_v2=SimCLRv2Settings(student=student),
+        prompts=str(prompts) if prompts else None,
     )
 
 

@@ -1,5 +1,6 @@
 """The main job and its stages."""
 
+from fewlabel.pipeline.adopting import paired_texts
 from fewlabel.pipeline.evaluating import EvaluateSettings
 from fewlabel.pipeline.exporting import Exported, export_model
 from fewlabel.pipeline.learning import Learned, evaluate, learn
@@ -20,6 +21,7 @@ __all__ = [
     "export_model",
     "learn",
     "load_classifier",
+    "paired_texts",
     "predict",
     "pretrain",
     "pretrain_on_cluster",

@@ -78,6 +78,6 @@ def usual_folder(collection: Collection, target: str, settings: PretrainSettings
 def paired_texts(
     collection: Collection, reports: str | Path, settings: TextSettings, text_column: str | None = None
 ) -> PairedTexts:
-    """The images of the collection with the texts at `reports`. Raises FewlabelError as `find_reports` and `pair` do."""
+    """The images with the texts at `reports`. Raises FewlabelError as `find_reports` and `Reports.pair` do."""
     found = find_reports(reports, collection, text_column=text_column)
     return found.pair(collection, keep=settings.keep, drop_priors=settings.drop_priors)

@@ -49,6 +49,7 @@ class EvaluateSettings:
     budget is taken. validation_labels: at most so many validation labels are used for choosing settings; None = all.
     resamples: of the bootstrap. supervised: include training from scratch, the slowest arm.
     recipe: "simclr-v2" also fine-tunes and distils, at every budget and seed, as simclr_v2 says.
+    prompts: a JSON file with sentences for each class, see `read_prompts`; None = usual ones with the target's name.
     """
 
     target: str
@@ -62,6 +63,7 @@ class EvaluateSettings:
     supervised_learning_rate: float = 1e-3
     recipe: Recipe = "probe"
     simclr_v2: SimCLRv2Settings = field(default_factory=SimCLRv2Settings)
+    prompts: str | None = None
 
     def __post_init__(self) -> None:
         check_range("seeds", self.seeds, 1)

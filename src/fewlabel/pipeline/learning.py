@@ -134,7 +134,7 @@ def evaluate(
 
     model: the folder of the run. The split that the run kept for this collection holds; a collection that the run
     has not seen is split by patient, and none of its test images may have been pretrained on.
-    reports, text_column: see `find_reports`; for retrieval between images and texts, where the encoder learned from such.
+    reports, text_column: see `find_reports`; to search between images and texts, where the encoder learned from such.
     cluster: address of a Ray cluster whose machines take the features; they must see the collection's files.
     """
     out, model, main = Path(out), Path(model), _open(collection)
@@ -245,7 +245,7 @@ def _finish(
 ) -> Learned:
     evaluated = evaluate_encoders(main, encoders, settings, folder=out, cluster=cluster, progress=progress)
     results = build_results(main, encoders, evaluated, settings, out)
-    results |= similarity_results(evaluated.task, encoders[0], evaluated, texts, out)
+    results |= similarity_results(evaluated, encoders[0], texts, out, prompts=settings.prompts)
     pretrain_seconds = sum(encoder.fit.seconds for encoder in encoders)
     results["seconds"] = {
         "pretrain": pretrain_seconds,

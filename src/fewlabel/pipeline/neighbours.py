@@ -25,9 +25,10 @@ from fewlabel.tasks.zero_shot import (
     class_probabilities,
     class_prompts,
     default_prompts,
+    read_prompts,
 )
 from fewlabel.training import mix_seed
-from fewlabel.types import JSON
+from fewlabel.types import JSON, FewlabelError
 from fewlabel.views import draw_view, plain_view, to_unit_range
 
 AT = (5, 10, 50)
@@ -57,20 +58,20 @@ class _Side:
 
 
 def similarity_results(
-    task: Task,
-    pretrained: Pretrained,
     evaluated: Evaluated,
+    pretrained: Pretrained,
     texts: PairedTexts | None,
     out: Path,
     *,
-    prompts: Prompts | None = None,
+    prompts: str | None = None,
     seed: int = 0,
 ) -> JSON:
     """The blocks `retrieval`, `zero_shot` and `similarity` of results.json, as far as there are such; pictures in out.
 
-    texts: the reports; those of test patients are asked with and found. prompts: None = usual sentences with the
-    target's name. A number as target has no classes to be right or wrong about, and gives {}.
+    texts: the reports; those of test patients are asked with and found. prompts: a file of them; None = usual sentences
+    with the target's name. A number as target has no classes to be right or wrong about, and gives {}.
     """
+    task = evaluated.task
     if task.target.kind == "number":
         return {}
     model = pretrained.image_text
@@ -87,7 +88,7 @@ def similarity_results(
             shown += _examples("image-image", images.of(picked), images, picked, task, out)
     results: JSON = {}
     if model is not None:
-        said = prompts or usual_prompts(task)
+        said = _in_order(read_prompts(Path(prompts)), task) if prompts else usual_prompts(task)
         images = _Side(model.embed_images(task.pixels[task.test]), y, patients, rows=task.test)
         more, examples = _between(model, images, said, texts, task, evaluated.title, out, seed)
         modes, shown = modes + more, shown + examples
@@ -108,6 +109,17 @@ def usual_prompts(task: Task) -> Prompts:
         return Prompts(target.classes, default_prompts(finding).sentences)
     found = class_prompts([name.lower() for name in target.classes])
     return Prompts(target.classes, found.sentences)
+
+
+def _in_order(prompts: Prompts, task: Task) -> Prompts:
+    """The prompts in the order of the target's classes. Raises FewlabelError where they are of other classes."""
+    classes = task.target.classes
+    if set(prompts.classes) != set(classes):
+        raise FewlabelError(
+            f"The prompts are of the classes {', '.join(prompts.classes)} and {task.target.name} has "
+            f"{', '.join(classes)}: name these."
+        )
+    return Prompts(classes, tuple(prompts.sentences[prompts.classes.index(name)] for name in classes))
 
 
 def _some_of_each(classes: np.ndarray, count: int, seed: int) -> np.ndarray:
