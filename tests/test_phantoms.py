@@ -159,6 +159,7 @@ def test_the_folder_is_what_a_user_would_bring(tmp_path: Path) -> None:
     rows = list(csv.DictReader(labels.open(newline="", encoding="utf-8")))
     assert list(rows[0]) == [
         "file", "Patient ID", "opacity", "effusion", "reticulation", "View Position", "Patient Age", "side", "made",
+        "report",
     ]  # fmt: skip
     assert [row["Patient ID"] for row in rows] == list(made.patients)
     assert [row["opacity"] == "1" for row in rows] == made.opacity.tolist()

@@ -145,7 +145,8 @@ class Schedule:
 
     steps: optimizer steps.
     batch_size: source images a step (SimCLR makes 2 views of each).
-    learning_rate: peak rate, reached after `warmup_steps`, then cosine decay to 0.
+    learning_rate: peak rate, reached after `warmup_steps`.
+    decay: what follows: "cosine" to 0, or "constant", for rates that are halved when validation asks for it (Watch).
     micro_batch: take the batch in pieces of this many images, for memory: a contrastive loss is still that of the whole
         batch, exactly (gradient caching, Gao et al. 2021, arXiv:2101.06983); batch-norm sees one piece at a time, and
         each piece goes through the network twice. None = all at once.
@@ -162,6 +163,7 @@ class Schedule:
     seed: int = 0
     micro_batch: int | None = None
     start_size_px: int | None = None
+    decay: Literal["cosine", "constant"] = "cosine"
 
     def size_at(self, step: int, size_px: int) -> int:
         """Side of the views at `step`, where the full one is `size_px`."""

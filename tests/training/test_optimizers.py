@@ -28,6 +28,11 @@ def test_without_warm_up_and_with_nothing_else() -> None:
     assert [learning_rate(step, only) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
 
 
+def test_a_constant_rate_is_warmed_up_and_stays() -> None:
+    plan = Schedule(6, 1, 4.0, warmup_steps=2, decay="constant")
+    assert [learning_rate(step, plan) for step in range(6)] == [2.0, 4.0, 4.0, 4.0, 4.0, 4.0]
+
+
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2))

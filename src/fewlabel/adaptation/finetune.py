@@ -186,13 +186,21 @@ def train_on_labels(
     objective: is trained in place. out: folder for checkpoints, from which the same call goes on.
     Raises FewlabelError as `fit` does.
     """
+    trained, data = before_training(objective, images)
+    return fit_and_calibrate(trained, objective, data, images.views, schedule, images, out, compute)
+
+
+def before_training(objective: Supervised, images: LabelledImages) -> tuple[TrainedNetwork, TrainingSet]:
+    """The objective with the scale of the numbers it will learn, and the images of `images.train` with their labels.
+
+    Numbers are standardised by mean and deviation of those in `images.train`.
+    """
     number = images.kind == "number"
     y = images.y[images.train]
     centre, spread = (float(y.mean()), max(float(y.std()), 1e-6)) if number else (0.0, 1.0)
     labels = ((y - centre) / spread).astype(np.float32) if number else y.astype(np.int64)
     trained = TrainedNetwork(objective, images.size_px, centre=centre, spread=spread)
-    data = TrainingSet((images.pixels,), (images.train,), labels)
-    return fit_and_calibrate(trained, objective, data, images.views, schedule, images, out, compute)
+    return trained, TrainingSet((images.pixels,), (images.train,), labels)
 
 
 def fit_and_calibrate(
@@ -204,9 +212,11 @@ def fit_and_calibrate(
     images: LabelledImages,
     out: Path | None,
     compute: Compute | None,
+    watch: Watch | None = None,
 ) -> TrainedNetwork:
     """Train `objective`, of which the network in `trained` is a part; keep the weights that are best on `images.val`,
-    and calibrate there. Other arguments and errors as in `fit`.
+    and calibrate there. watch: None = LOOKS looks, of which PATIENCE may pass without a better score. Other arguments
+    and errors as in `fit`.
     """
     fit(
         objective,
@@ -214,7 +224,7 @@ def fit_and_calibrate(
         views,
         schedule,
         out=out,
-        watch=_watch_validation(trained, images, schedule),
+        watch=watch or _usual_watch(trained, images, schedule),
         compute=compute,
         checkpoint_every=100,
     )
@@ -225,12 +235,23 @@ def fit_and_calibrate(
     return replace(trained, calibration=calibration)
 
 
-def _watch_validation(trained: TrainedNetwork, images: LabelledImages, schedule: Schedule) -> Watch:
-    """Stop when the score on validation patients has not risen for PATIENCE of LOOKS looks."""
+def _usual_watch(trained: TrainedNetwork, images: LabelledImages, schedule: Schedule) -> Watch:
+    return watch_validation(trained, images, every=max(10, schedule.steps // LOOKS), patience=PATIENCE)
+
+
+def watch_validation(
+    trained: TrainedNetwork,
+    images: LabelledImages,
+    *,
+    every: int,
+    patience: int,
+    halve_after: int | None = None,
+) -> Watch:
+    """A watch over the network in `trained` by `validation_score` on `images.val`; other arguments as of `Watch`."""
 
     def score(model: nn.Module) -> float:
         output = trained.logits(images.pixels, images.val)
         answers = trained.number(output) if images.kind == "number" else output
         return validation_score(images.kind, images.y[images.val], answers)
 
-    return Watch(score, every=max(10, schedule.steps // LOOKS), patience=PATIENCE)
+    return Watch(score, every, patience, halve_after)

@@ -8,6 +8,8 @@ rate * d^k (Howard and Ruder 2018, arXiv:1801.06146, section 3.2; by blocks as i
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -23,6 +25,8 @@ class Supervised(nn.Module):
     classes: number of classes K for classification; 0 for regression of one (standardised) number.
     class_weights: (K,) weights of the classes in the cross-entropy; None = all equal.
     layer_decay: d above, in (0, 1]. head_warmup_steps: at first only the new layer learns, and the encoder stays.
+    dropout: share of the features that are dropped before the last layer, in training only; in [0, 1).
+    Raises FewlabelError for another share.
     """
 
     name = "supervised"
@@ -40,13 +44,33 @@ class Supervised(nn.Module):
         class_weights: torch.Tensor | None = None,
         layer_decay: float = 1.0,
         head_warmup_steps: int = 0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise FewlabelError(f"dropout is {dropout}: a share from 0 to less than 1 is needed.")
         self.encoder = encoder
         self.classes = classes
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(encoder.dim, classes or 1)
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.layer_decay, self.head_warmup_steps = layer_decay, head_warmup_steps
+        self.encoder_is_frozen = False
+
+    def freeze_encoder(self, frozen: bool = True) -> None:
+        """Have the last layer learn alone: the encoder takes no gradient and stays in evaluation mode, so that its
+        batch statistics stay too. False: all of the encoder learns.
+        """
+        self.encoder_is_frozen = frozen
+        self.encoder.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.encoder_is_frozen:
+            self.encoder.eval()
+        return self
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Scalar loss over the labelled rows; exactly 0, with gradients of 0, when the batch has no label."""
@@ -85,4 +109,4 @@ class Supervised(nn.Module):
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (B, K), or the standardised number (B, 1), of images x (B, C, H, W)."""
-        return self.head(self.encoder(x))
+        return self.head(self.dropout(self.encoder(x)))

@@ -1,10 +1,11 @@
-"""Made images with known truth: radiographs, CT volumes and fundus photographs. They show no person.
+"""Made images with known truth: radiographs with reports, CT volumes and fundus photographs. They show no person.
 
 They serve demonstrations and fast tests; what a model reaches on them says nothing about patients.
 """
 
 from fewlabel.phantoms.fundi import MadeFundus, fundus
 from fewlabel.phantoms.radiographs import EASY, Difficulty, MadeRadiographs, radiographs
+from fewlabel.phantoms.reports import radiograph_reports
 from fewlabel.phantoms.volumes import MadeVolume, Nodule, ct_volume
 from fewlabel.phantoms.writing import NOTE_NAME, write_radiographs
 
@@ -18,6 +19,7 @@ __all__ = [
     "Nodule",
     "ct_volume",
     "fundus",
+    "radiograph_reports",
     "radiographs",
     "write_radiographs",
 ]

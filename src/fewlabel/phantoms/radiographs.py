@@ -18,6 +18,7 @@ from fewlabel.types import FewlabelError
 
 LEFT, RIGHT = 1.0, -1.0  # sign of x on the image: the patient faces the viewer
 SMALLEST_SIZE_PX = 16
+CHEST_WIDTH_MM = 350.0  # what an image shows from left to right
 NET_FREQUENCY = (
     24.0  # of a reticular pattern, radians in body coordinates: lines every 4 px of an image of 32
 )

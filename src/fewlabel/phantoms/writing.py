@@ -12,7 +12,8 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 from fewlabel.files import write_text
-from fewlabel.phantoms.radiographs import Difficulty, MadeRadiographs, radiographs
+from fewlabel.phantoms.radiographs import CHEST_WIDTH_MM, Difficulty, MadeRadiographs, radiographs
+from fewlabel.phantoms.reports import radiograph_reports
 from fewlabel.types import FewlabelError
 
 NOTE_NAME = "MADE_IMAGES.txt"
@@ -22,9 +23,9 @@ NOTE = (
 )
 COLUMNS = (
     "file", "Patient ID", "opacity", "effusion", "reticulation", "View Position", "Patient Age", "side", "made",
+    "report",
 )  # fmt: skip
 DICOM_BITS = 12
-CHEST_WIDTH_MM = 350.0
 
 
 def write_radiographs(
@@ -41,10 +42,9 @@ def write_radiographs(
 
     images/P00001_1.png ... (patient, number of the image), with `bits` 8 or 16; the first `dicom_files` are
     DICOM of 12 bits instead, every other one MONOCHROME1. labels.csv has one row an image: file (relative to
-    `folder`), Patient ID, opacity, effusion, reticulation,
-    View Position, Patient Age, side (of the opacity: left, right,
-    none), and made, which is 1 in every row. MADE_IMAGES.txt says that they are made. The same arguments give
-    the same bytes.
+    `folder`), Patient ID, opacity, effusion, reticulation, View Position, Patient Age, side (of the opacity: left,
+    right, none), made, which is 1 in every row, and report, the text of `radiograph_reports` with line breaks.
+    MADE_IMAGES.txt says that they are made. The same arguments give the same bytes.
     """
     if bits not in (8, 16):
         raise FewlabelError(f"bits is {bits}: PNG files can be written with 8 or 16")
@@ -58,8 +58,10 @@ def write_radiographs(
             _write_dicom(folder / name, made, i, seed, inverted=i % 2 == 0)
         else:
             _write_png(folder / name, made.pixels[i], bits)
+    reports = radiograph_reports(made, seed=seed)
+    rows = [(*_row(made, i, name), reports[i]) for i, name in enumerate(names)]
     table = io.StringIO(newline="")
-    csv.writer(table).writerows([COLUMNS, *(_row(made, i, name) for i, name in enumerate(names))])
+    csv.writer(table).writerows([COLUMNS, *rows])
     write_text(folder / "labels.csv", table.getvalue())
     return folder / "labels.csv"
 

@@ -44,17 +44,27 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: JSON
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    settings: JSON,
+    watched: JSON,
 ) -> None:
     """Write the state after `step` steps; the last one before it is kept beside it.
 
+    watched: what the looks at validation images have come to so far, {} without any.
     The new one is complete on disk before the old ones are touched. Raises FewlabelError when it cannot be written.
     """
     tensors = {f"model.{k}": v for k, v in _unique_state(model).items()}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
-    description = {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}
+    description = {
+        "step": str(step),
+        "settings": json.dumps(settings, sort_keys=True),
+        "watched": json.dumps(watched),
+    }
     save_tensors(tensors, folder / NEXT, description)
     if (folder / LATEST).exists():
         os.replace(folder / LATEST, folder / PREVIOUS)
@@ -63,11 +73,11 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: JSON
-) -> tuple[int, str]:
+) -> tuple[int, str, JSON]:
     """Restore the newest checkpoint that can be read.
 
-    Returns (steps done, a warning or ""); (0, "") if there is none. Raises FewlabelError if it was made with other
-    settings (naming them), or if checkpoints are there but all are broken.
+    Returns (steps done, a warning or "", `watched` as it was saved); (0, "", {}) if there is none. Raises
+    FewlabelError if it was made with other settings (naming them), or if checkpoints are there but all are broken.
     """
     reasons = []
     candidates = [folder / name for name in (LATEST, PREVIOUS) if (folder / name).exists()]
@@ -80,12 +90,12 @@ def load_checkpoint(
         _check_settings(folder, json.loads(metadata.get("settings", "{}")), settings)
         _restore(tensors, model, optimizer)
         warning = f"{reasons[0]} Training goes on from the checkpoint before it." if reasons else ""
-        return int(metadata["step"]), warning
+        return int(metadata["step"]), warning, json.loads(metadata.get("watched", "{}"))
     if candidates:
         raise FewlabelError(
             f"No checkpoint in {folder} can be read: {reasons[0]} Remove it to start from the beginning."
         )
-    return 0, ""
+    return 0, "", {}
 
 
 def _unique_state(model: nn.Module) -> dict[str, torch.Tensor]:

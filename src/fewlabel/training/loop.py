@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import time
@@ -20,7 +19,7 @@ from torch import nn
 
 from fewlabel.files import write_text
 from fewlabel.processes import launched_processes
-from fewlabel.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint, save_tensors
+from fewlabel.training.checkpoint import load_checkpoint, save_checkpoint
 from fewlabel.training.compute import (
     WORTH_MEASURING,
     Compute,
@@ -34,25 +33,11 @@ from fewlabel.training.feeding import Ahead, Piece, batches, pieces_of
 from fewlabel.training.health import measure_health
 from fewlabel.training.optimizers import learning_rate, make_optimizer
 from fewlabel.training.sync_batchnorm import synchronise_batchnorm
+from fewlabel.training.watching import Best, Watch
 from fewlabel.types import JSON, Batch, FewlabelError, Schedule
 from fewlabel.views import ViewSettings, draw_views
 
 COMPUTE = "compute.json"
-BEST = "best.safetensors"
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Early stopping on validation images.
-
-    score: objective -> number, higher is better; called every `every` steps, in evaluation mode, without gradients.
-    patience: stop after this many calls without a better score. The best weights are restored at the end; where a run
-        can be continued they are kept in best.safetensors.
-    """
-
-    score: Callable[[nn.Module], float]
-    every: int
-    patience: int
 
 
 @dataclass
@@ -136,6 +121,8 @@ def _check_schedule(schedule: Schedule, views: ViewSettings) -> None:
     rate = schedule.learning_rate
     if not (np.isfinite(rate) and rate > 0):
         raise FewlabelError(f"The schedule's learning_rate is {rate}: a number above 0 is needed.")
+    if schedule.decay not in ("cosine", "constant"):
+        raise FewlabelError(f"The schedule's decay is {schedule.decay!r}: choose cosine or constant.")
     start = schedule.start_size_px
     if start is not None and not 8 <= start <= views.size_px:
         raise FewlabelError(
@@ -174,7 +161,15 @@ def _choose_compute(
     else:
         count = int(np.clip(32 * (64 / views.size_px) ** 2, 4, min(32, schedule.batch_size, len(data))))
         settings = getattr(objective.encoder, "settings", None)
-        key = (type(objective), settings, views.size_px, fabric.device.type, torch.get_num_threads())
+        trained = sum(p.requires_grad for p in objective.parameters())
+        key = (
+            type(objective),
+            settings,
+            trained,
+            views.size_px,
+            fabric.device.type,
+            torch.get_num_threads(),
+        )
         if key not in _measured:  # every process measures, since a loss may need all of them
             images = data.images(np.arange(count))
             drawn = draw_views(images, views, objective.view_count, torch.Generator().manual_seed(0))
@@ -226,6 +221,8 @@ class _Run:
             if hasattr(objective, method):
                 self.model.mark_forward_method(method)
         self.step = 0
+        self.best: Best | None = None
+        self.watched: JSON = {}
         self.pieces_a_step = len(self._pieces(0))
         if self.pieces_a_step > 1 and not hasattr(objective, "contrast"):
             raise FewlabelError(
@@ -240,7 +237,9 @@ class _Run:
     def resume(self) -> None:
         if self.out is None:
             return
-        self.step, warning = load_checkpoint(self.out, self.objective, self.optimizer, self.settings)
+        self.step, warning, self.watched = load_checkpoint(
+            self.out, self.objective, self.optimizer, self.settings
+        )
         if warning:
             self.result.warnings.append(warning)
         metrics = self.out / "metrics.jsonl"
@@ -266,9 +265,9 @@ class _Run:
     ) -> None:
         writer = self._tensorboard() if tensorboard else None
         keeper = self.out if self.fabric.is_global_zero else None
-        best = _Best(watch, keeper) if watch else None
-        if best and self.out:
-            best.resume(self.out, self.step)
+        self.best = Best(watch, keeper) if watch else None
+        if self.best and self.out:
+            self.best.resume(self.out, self.watched)
         started, first = time.perf_counter(), self.step
         self.objective.train()
         made = batches(
@@ -281,10 +280,10 @@ class _Run:
             channels_last=self.result.compute.channels_last,
         )
         with Ahead(made) as feeder:
-            self._train(feeder, started, best, checkpoint_every, log_every, health_every, writer, report)
-        if best:
-            best.restore(self.objective)
-            self.result.best_score, self.result.best_step = best.score, best.step
+            self._train(feeder, started, checkpoint_every, log_every, health_every, writer, report)
+        if self.best:
+            self.best.restore(self.objective)
+            self.result.best_score, self.result.best_step = self.best.score, self.best.step
         self.result.steps = self.step
         if writer:
             writer.close()
@@ -293,14 +292,13 @@ class _Run:
         self,
         feeder: Ahead[Batch],
         started: float,
-        best: _Best | None,
         checkpoint_every: int,
         log_every: int,
         health_every: int,
         writer: Any,
         report: Callable[[int, str], None],
     ) -> None:
-        first, before = self.step, self.result.seconds
+        first, before, best = self.step, self.result.seconds, self.best
         while self.step < self.schedule.steps and not (best and best.is_over):
             loss = self._one_step(feeder)
             elapsed = time.perf_counter() - started
@@ -316,7 +314,7 @@ class _Run:
                 self._save()
 
     def _one_step(self, feeder: Ahead[Batch]) -> float:
-        rate, scale = learning_rate(self.step, self.schedule), getattr(self.objective, "rate_scale", None)
+        rate, scale = self._rate(self.step), getattr(self.objective, "rate_scale", None)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * (scale(group["name"], self.step) if scale else 1.0)
         waited = time.perf_counter()
@@ -330,6 +328,10 @@ class _Run:
                 self.objective.after_step(self.step, self.schedule.steps)
         self.step += 1
         return value
+
+    def _rate(self, step: int) -> float:
+        """The schedule's rate of a step, halved as often as the looks so far have led to."""
+        return learning_rate(step, self.schedule) * (self.best.rate_factor if self.best else 1.0)
 
     def _backward(self, batch: Batch) -> float:
         self._seed_dropout(0)
@@ -386,7 +388,8 @@ class _Run:
         if not all(bool(torch.isfinite(p).all()) for p in self.objective.parameters()):
             self._stop(f"The weights are no numbers any more after step {self.step}")
         if self.out and self.fabric.is_global_zero:
-            save_checkpoint(self.out, self.objective, self.optimizer, self.step, self.settings)
+            watched = self.best.state() if self.best else {}
+            save_checkpoint(self.out, self.objective, self.optimizer, self.step, self.settings, watched)
 
     def _stop(self, what: str) -> NoReturn:
         kept = f" The last good checkpoint is in {self.out}." if self.out else ""
@@ -395,8 +398,7 @@ class _Run:
         )
 
     def _log(self, loss: float, health_every: int, writer: Any, last: bool) -> None:
-        rate = learning_rate(self.step - 1, self.schedule)
-        row: JSON = {"step": self.step, "loss": loss, "learning_rate": rate}
+        row: JSON = {"step": self.step, "loss": loss, "learning_rate": self._rate(self.step - 1)}
         row["seconds"] = round(self.result.seconds, 3)
         if hasattr(self.objective, "embed") and (self.step % health_every == 0 or last):
             health = self._health()
@@ -439,44 +441,6 @@ class _Run:
                 'TensorBoard is not installed: run pip install "fewlabel[tensorboard]".'
             ) from error
         return SummaryWriter(str(self.out or "."))
-
-
-class _Best:
-    """The best validation score so far and the weights that gave it."""
-
-    def __init__(self, watch: Watch, out: Path | None) -> None:
-        self.watch, self.out, self.score, self.step, self.waited = watch, out, -np.inf, 0, 0
-        self.weights: dict[str, torch.Tensor] | None = None
-
-    def resume(self, out: Path, step: int) -> None:
-        """Go on after `step` steps. A best score from later steps will be found again, since these are the same."""
-        if not (out / BEST).exists():
-            return
-        weights, found = load_tensors(out / BEST)
-        if int(found["step"]) <= step:
-            self.weights, self.score, self.step = weights, float(found["score"]), int(found["step"])
-            self.waited = (step - self.step) // self.watch.every
-
-    @property
-    def is_over(self) -> bool:
-        return self.waited >= self.watch.patience
-
-    @torch.no_grad()
-    def look(self, objective: nn.Module, step: int) -> None:
-        objective.eval()
-        score = self.watch.score(objective)
-        objective.train()
-        if score > self.score:
-            self.score, self.step, self.waited = score, step, 0
-            self.weights = copy.deepcopy(objective.state_dict())
-            if self.out:
-                save_tensors(self.weights, self.out / BEST, {"score": repr(float(score)), "step": str(step)})
-        else:
-            self.waited += 1
-
-    def restore(self, objective: nn.Module) -> None:
-        if self.weights is not None:
-            objective.load_state_dict(self.weights)
 
 
 @contextmanager

@@ -51,8 +51,10 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
 
 
 def learning_rate(step: int, schedule: Schedule) -> float:
-    """Linear warm-up over `warmup_steps`, then a half cosine from the peak to 0 at `steps`."""
+    """Linear warm-up over `warmup_steps`, then a half cosine from the peak to 0 at `steps`, or the peak throughout."""
     if step < schedule.warmup_steps:
         return schedule.learning_rate * (step + 1) / schedule.warmup_steps
+    if schedule.decay == "constant":
+        return schedule.learning_rate
     done = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
     return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
