@@ -155,6 +155,17 @@ def test_a_cut_ranking_is_the_beginning_of_the_whole(depth: int | None) -> None:
         assert ranked(similarity, allowed, depth).tolist() == whole[:depth]
 
 
+def test_what_belongs_to_nobody_is_found_by_everybody() -> None:
+    search = Search(np.ones((2, 3), dtype=bool), np.array([NO_PATIENT, 1]), np.array([NO_PATIENT, 1, 2]))
+    assert [search.allowed(q).tolist() for q in range(2)] == [[True] * 3, [True, False, True]]
+
+
+def test_a_query_that_may_find_nobody_does_not_count_for_chance() -> None:
+    relevant = np.array([[True, False], [True, True]])
+    assert Search(relevant, np.array([1, 2]), np.array([2, 2])).chance() == 0.5
+    assert np.isnan(Search(relevant, np.array([2, 2]), np.array([2, 2])).chance())
+
+
 @pytest.mark.filterwarnings("ignore:the test set holds")
 def test_queries_with_too_few_candidates_do_not_count() -> None:
     """The second query may find three, since all others are of its patient."""
