@@ -93,7 +93,7 @@ def test_ranks_that_were_not_measured_are_dashes(tmp_path: Path) -> None:
     text = _text(_html(tmp_path, {"retrieval": given}), "retrieval")
     assert "ConVIRT 0.607 – 0.602 0.532 to 0.662" in text
     assert "0.300, 0.204 120" in text
-    assert "random init – – 0.221 0.151 to 0.281 – – 0.204" in text
+    assert "random init – 0.221 0.151 to 0.281 – 0.204" in text
     assert "Below are examples" not in text
 
 
@@ -208,8 +208,8 @@ def test_zero_shot_stands_beside_probes(html: str) -> None:
     text = _text(html, "zero-shot")
     assert "Classifier AUROC higher is better Balanced accuracy higher is better" in text
     assert "zero-shot, no labels 0.781 0.742 to 0.818 0.702 0.664 to 0.739" in text
-    assert "linear probe, 10 labels 0.733 0.673 to 0.783 – –" in text
-    assert "linear probe, 4708 labels 0.871 0.811 to 0.921 – –" in text
+    assert "linear probe, 10 labels 0.733 0.673 to 0.783 – linear" in text
+    assert "linear probe, 4708 labels 0.871 0.811 to 0.921 – Each" in text
     assert "zero-shot from 624 test images of 501 patients" in text
     assert "Below it, to compare with, are classifiers that were." in text
 
@@ -241,7 +241,10 @@ def test_maps_stand_beside_their_images_with_a_caution(html: str) -> None:
         "A map shows where the network's features match the sentence; nobody has validated it as a localisation."
     ) in text
     assert "Each map is scaled to its own range" in text
-    assert "“There is an opacity.” Truth: opacity. Similarity −0.112 to 0.634. images/person-0000.png" in text
+    assert (
+        "“There is an opacity.” Truth: opacity. Colours: similarity −0.112 to 0.634. images/person-0000.png"
+        in text
+    )
     assert "“The lungs are clear.” Truth: not opacity. images/person-0001.png" in text
     assert LONG_SENTENCE in text
     names = [image["alt"] for image in _images(html, "similarity")]

@@ -24,6 +24,7 @@ from fewlabel.report.words import (
     percent,
     percent_interval,
     signed,
+    value_with_interval,
 )
 
 
@@ -99,6 +100,13 @@ def test_signs_intervals_and_p_values() -> None:
     ]
     assert [count(n) for n in (4708, 0, None, "all")] == ["4,708", "0", "–", "all"]
     assert [duration(s) for s in (12, 600, 9000, None)] == ["12 s", "10 min", "2.5 h", "–"]
+
+
+def test_a_value_with_its_interval() -> None:
+    given = {"value": 0.61, "low": 0.5, "high": 0.7}
+    assert value_with_interval(given) == {"value": "0.610", "interval": "0.500 to 0.700"}
+    assert value_with_interval(given | {"low": None}) == {"value": "0.610", "interval": "–"}
+    assert value_with_interval(given | {"value": None}) == {"value": "–", "interval": ""}
 
 
 def test_wilson_by_hand() -> None:

@@ -94,8 +94,9 @@ def interval(low: Any, high: Any) -> str:
 
 
 def value_with_interval(given: JSON) -> JSON:
-    """The value and the interval of {"value", "low", "high"}, each as text."""
-    return {"value": number(given.get("value")), "interval": interval(given.get("low"), given.get("high"))}
+    """The value and the interval of {"value", "low", "high"} as text; no interval where there is no value."""
+    shown = interval(given.get("low"), given.get("high")) if is_number(given.get("value")) else ""
+    return {"value": number(given.get("value")), "interval": shown}
 
 
 def percent(value: Any) -> str:
