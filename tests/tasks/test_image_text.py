@@ -14,11 +14,12 @@ from toy_texts import SENTENCES, toy_studies
 from toy_towers import BLOCK_PX, SIZE_PX, known_model
 
 from fewlabel.adaptation.features import weights_fingerprint
-from fewlabel.networks import Encoder, EncoderSettings, load_text_encoder
+from fewlabel.networks import Encoder, EncoderSettings, load_text_encoder, mlp_head
 from fewlabel.objectives import ConVIRT
 from fewlabel.tasks import ImageText, load_image_text
 from fewlabel.tasks.image_text import at_image_size
-from fewlabel.training import Compute, Sentences, TrainingSet, fit, load_tensors, save_tensors
+from fewlabel.training import Compute, Sentences, TrainingSet, fit
+from fewlabel.training.weights import save_head
 from fewlabel.types import FewlabelError, Schedule
 from fewlabel.views import plain_view
 
@@ -216,12 +217,10 @@ def test_folders_that_hold_no_whole_model(model: ImageText, tmp_path: Path) -> N
         with pytest.raises(FewlabelError, match="cut short or damaged"):
             load_image_text(folder)
         (folder / name).write_bytes(content)
-    save_tensors(*_another_head(folder))
-    with pytest.raises(FewlabelError, match="do not fit each other"):
-        load_image_text(folder)
-
-
-def _another_head(folder: Path) -> tuple[dict[str, torch.Tensor], Path, dict[str, str]]:
-    """The image head in place of the text head: they have one form and other widths."""
-    tensors, metadata = load_tensors(folder / "head.safetensors")
-    return tensors, folder / "text_head.safetensors", metadata
+    right = (folder / "text_head.safetensors").read_bytes()
+    for widths in ((model.encoder.dim, 24), (model.text_encoder.dim, 25)):  # of another encoder; of another K
+        save_head(mlp_head(widths[0], 20, widths[1], hidden_norm=False), folder / "text_head.safetensors")
+        with pytest.raises(FewlabelError, match="do not fit each other"):
+            load_image_text(folder)
+    (folder / "text_head.safetensors").write_bytes(right)
+    assert load_image_text(folder).size_px == 32
