@@ -78,8 +78,8 @@ def chest(images: Path) -> Path:
 WRONG_WORDS: list[tuple[list[str], str]] = [
     (["nothing"], "No such command 'nothing'"),
     (["learn"], "Missing argument 'collection'"),
-    (["learn", "chest"], "Missing option '--target'"),
-    (["learn", "chest", "--target", "opacity"], "Missing option '--out'"),
+    (["evaluate", "chest"], "Missing option '--target'"),
+    (["pretrain", "chest"], "Missing option '--out'"),
     (["learn", "--nonsense"], "No such option: --nonsense"),
     (["learn", "c", "--target", "x", "--out", "o", "--steps", "many"], "Invalid value for '--steps'"),
     (

@@ -344,6 +344,8 @@ def test_the_rarest_class_tells_how_many_all_have(rare: int, asking: int, findin
 
 def test_a_protocol_that_cannot_be_drawn() -> None:
     labels = np.repeat([0, 1], [30, 5])
+    with pytest.raises(FewlabelError, match="Class edema has 5"):
+        draw_protocol(labels, np.minimum(np.arange(35), 30), seed=0, names=("effusion", "edema"))
     with pytest.raises(FewlabelError, match=r"Class 1 has 5 image\(s\) of 1 patient\(s\), too few to ask"):
         draw_protocol(labels, np.minimum(np.arange(35), 30), seed=0)
     with pytest.raises(FewlabelError, match=r"1 class\(es\)"):

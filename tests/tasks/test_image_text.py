@@ -14,11 +14,12 @@ from toy_texts import SENTENCES, toy_studies
 from toy_towers import BLOCK_PX, SIZE_PX, known_model
 
 from fewlabel.adaptation.features import weights_fingerprint
-from fewlabel.networks import Encoder, EncoderSettings, load_text_encoder
+from fewlabel.networks import Encoder, EncoderSettings, load_text_encoder, mlp_head
 from fewlabel.objectives import ConVIRT
 from fewlabel.tasks import ImageText, load_image_text
 from fewlabel.tasks.image_text import at_image_size
-from fewlabel.training import Compute, Sentences, TrainingSet, fit, load_tensors, save_tensors
+from fewlabel.training import Compute, Sentences, TrainingSet, fit
+from fewlabel.training.weights import save_head
 from fewlabel.types import FewlabelError, Schedule
 from fewlabel.views import plain_view
 
@@ -119,11 +120,35 @@ def test_a_map_at_the_size_of_the_image() -> None:
     np.testing.assert_allclose(found[0, :, 0], -1)
 
 
-PLACE_PX, PLACES = 32, 3
+PLACE_PX, PLACES = 8, 4
+
+
+class Patches(nn.Module):
+    """What an `Encoder` asks of a network: a map (B, 8, 4, 4) that sees 8 x 8 px a place, and its mean."""
+
+    num_features = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward_features = nn.Sequential(nn.Conv2d(1, 8, PLACE_PX, PLACE_PX), nn.ReLU())
+
+    def forward_head(self, found: torch.Tensor) -> torch.Tensor:
+        return found.mean(dim=(2, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def _looking_at_patches(text_folder: Path) -> ConVIRT:
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderSettings("test_resnet", 1, 32))
+    encoder.network, encoder.dim = Patches(), Patches.num_features
+    texts = load_text_encoder(text_folder, frozen_layers=None, longest=16)
+    return ConVIRT(encoder, texts, embedding_dim=24, hidden_dim=20)
 
 
 def _squares(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
-    """Dark noise (count, 1, 96, 96), every other one with a bright square of 32 px; its place, and what is said."""
+    """Dark noise (count, 1, 32, 32), every other one with a bright square of 8 px; its place, and what is said."""
     rng = np.random.default_rng(seed)
     side = PLACES * PLACE_PX
     images = rng.integers(0, 100, (count, 1, side, side), dtype=np.uint8)
@@ -134,16 +159,15 @@ def _squares(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[list[s
 
 
 def test_the_bright_square_lights_up_after_training(text_folder: Path) -> None:
-    """The texts say only whether there is a square. The map has 3 x 3 places; by chance 1 of 9 would be right."""
-    side = PLACES * PLACE_PX
-    objective = _objective(text_folder, size_px=side)
+    """The texts say only whether there is a square. The map has 4 x 4 places; by chance 1 of 16 would be right."""
+    objective = _looking_at_patches(text_folder)
     images, _, texts = _squares(64, seed=0)
     data = TrainingSet(
         (images,), (np.arange(64),), texts=Sentences.of(texts, objective.text_encoder.tokenise)
     )
-    plan = Schedule(40, 16, 3e-3, warmup_steps=5, optimizer="adam")
-    fit(objective, data, plain_view(side), plan, compute=Compute("32"))
-    model = ImageText.of(objective, size_px=side)
+    plan = Schedule(60, 16, 3e-3, warmup_steps=5, optimizer="adam")
+    fit(objective, data, plain_view(32), plan, compute=Compute("32"))
+    model = ImageText.of(objective, size_px=32)
     images, places, _ = _squares(64, seed=1)
     scores = model.similarity(images, ["There is an opacity."])[:, 0]
     assert scores[::2].min() > scores[1::2].max()
@@ -193,12 +217,10 @@ def test_folders_that_hold_no_whole_model(model: ImageText, tmp_path: Path) -> N
         with pytest.raises(FewlabelError, match="cut short or damaged"):
             load_image_text(folder)
         (folder / name).write_bytes(content)
-    save_tensors(*_another_head(folder))
-    with pytest.raises(FewlabelError, match="do not fit each other"):
-        load_image_text(folder)
-
-
-def _another_head(folder: Path) -> tuple[dict[str, torch.Tensor], Path, dict[str, str]]:
-    """The image head in place of the text head: they have one form and other widths."""
-    tensors, metadata = load_tensors(folder / "head.safetensors")
-    return tensors, folder / "text_head.safetensors", metadata
+    right = (folder / "text_head.safetensors").read_bytes()
+    for widths in ((model.encoder.dim, 24), (model.text_encoder.dim, 25)):  # of another encoder; of another K
+        save_head(mlp_head(widths[0], 20, widths[1], hidden_norm=False), folder / "text_head.safetensors")
+        with pytest.raises(FewlabelError, match="do not fit each other"):
+            load_image_text(folder)
+    (folder / "text_head.safetensors").write_bytes(right)
+    assert load_image_text(folder).size_px == 32

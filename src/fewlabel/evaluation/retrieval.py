@@ -266,10 +266,12 @@ def draw_protocol(
     candidates_per_class: int = 200,
     queries_per_class: int = 10,
     seed: int,
+    names: Sequence[str] = (),
 ) -> Protocol:
     """Draw queries and candidates, no patient on both sides.
 
     labels: (N,) class of each image from 0, -1 = not to be used, as of `exclusive_classes`. patients: (N,) codes.
+    names: of the classes, by code, for what is said of them; none = their codes.
     Queries are images of different patients, of at most half of a class's patients. Where a class has fewer
     than were asked for, all classes get as few. Raises FewlabelError for fewer than two classes, or a class that has no
     candidate left.
@@ -296,7 +298,8 @@ def draw_protocol(
     candidates = np.concatenate([np.sort(rng.permutation(rows)[:finding]) for rows in left])
     rarest = min(range(len(left)), key=lambda i: (min(queries_per_class, len(owners[i]) // 2), len(left[i])))
     images = np.count_nonzero(labels == classes[rarest])
-    there = f"Class {classes[rarest]} has {images} image(s) of {len(owners[rarest])} patient(s)"
+    called = names[classes[rarest]] if names else classes[rarest]
+    there = f"Class {called} has {images} image(s) of {len(owners[rarest])} patient(s)"
     if not asking or not finding:
         raise FewlabelError(
             f"{there}, too few to ask with some and find others: leave this class out, or give more patients."

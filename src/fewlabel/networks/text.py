@@ -164,6 +164,7 @@ def load_text_encoder(
     transformers = text_library("transformers")
     local = _is_folder(source)
     logging.getLogger("transformers").setLevel(logging.ERROR)  # the check below says it better
+    transformers.utils.logging.disable_progress_bar()
     try:
         network, found = transformers.AutoModel.from_pretrained(
             str(source), use_safetensors=True, local_files_only=local, output_loading_info=True

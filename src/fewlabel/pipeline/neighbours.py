@@ -285,11 +285,11 @@ def _maps(model: ImageText, prompts: Prompts, task: Task, out: Path, seed: int) 
                 plain_view(task.pixels.shape[-1]),
                 torch.Generator(),
             )[0].numpy()
-            similarity_figure(image, found, out / drawn)
+            low, high = similarity_figure(image, found, out / drawn)
             cases.append(
                 {
                     "sentence": sentence, "figure": figure, "map_figure": drawn, "case": str(names[row]),
-                    "truth": prompts.classes[code],
+                    "truth": prompts.classes[code], "low": low, "high": high,
                 }
             )  # fmt: skip
     return {"cases": cases, "note": ""}

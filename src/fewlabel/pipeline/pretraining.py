@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -312,7 +313,8 @@ def _identity(
 
 def _is_complete(out: Path, identity: JSON) -> bool:
     there = read_json(out / "pretrain.json", "fewlabel pretrain") if (out / "pretrain.json").exists() else {}
-    return all(there.get(key) == value for key, value in identity.items())
+    here = json.loads(json.dumps(identity))  # where tuples are lists
+    return all(there.get(key) == value for key, value in here.items())
 
 
 def check_texts(

@@ -69,7 +69,6 @@ class ImageText:
             tower = nn.Sequential(self.encoder, self.head)
             return _unit(extract_features(tower, pixels, size_px=self.size_px, batch_size=batch_size))
 
-    @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> np.ndarray:
         """Unit vectors (M, K) float32 of texts.
 
@@ -80,7 +79,7 @@ class ImageText:
             raise FewlabelError(f"{texts!r} came to be embedded: give a list of at least one text.")
         device = next(self.text_encoder.parameters()).device
         parts, cut = [], 0
-        with _evaluating(self.text_encoder, self.text_head):
+        with torch.inference_mode(), _evaluating(self.text_encoder, self.text_head):
             for start in range(0, len(texts), batch_size):
                 tokens = self.text_encoder.tokenise(texts[start : start + batch_size])
                 cut += tokens.truncated
