@@ -63,15 +63,14 @@ class Best:
     def resume(self, out: Path, state: JSON) -> None:
         """Go on from the state of a checkpoint in `out`; {} = nothing was looked at before it.
 
-        Where the weights in `out` are those of a later step, that step will come again and find them again.
+        The weights in `out` may be those of a later step: it will come again and find them again.
         """
         if not state:
             return
         self.score, self.step = state["score"], state["step"]
         self.waited, self.halvings = state["waited"], state["halvings"]
         if self.step:
-            weights, found = load_tensors(out / BEST)
-            self.weights = weights if int(found["step"]) == self.step else None
+            self.weights, _ = load_tensors(out / BEST)
 
     @property
     def is_over(self) -> bool:
