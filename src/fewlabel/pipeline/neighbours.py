@@ -199,8 +199,17 @@ def _between(
     sentences = [sentence for said in prompts.sentences for sentence in said]
     classes = np.repeat(np.arange(len(prompts.classes)), [len(said) for said in prompts.sentences])
     asking = _Side(model.embed_texts(sentences), classes, np.full(len(classes), NO_PATIENT), texts=sentences)
-    modes = [_mode("text-image", "text to image", title, asking, images)]
-    first = np.unique(classes, return_index=True)[1][:MOST_SHOWN]
+    modes = [
+        _mode(
+            "text-image",
+            "text to image",
+            f"{title}, asked for {prompts.classes[code]}",
+            asking.of(np.flatnonzero(classes == code)),
+            images,
+        )
+        for code in reversed(range(len(prompts.classes)))
+    ]
+    first = np.unique(classes, return_index=True)[1][::-1][:MOST_SHOWN]
     examples = _examples("text-image", asking.of(first), images, None, task, out)
     reports = None if texts is None else _reports(model, images, texts)
     if reports is not None:

@@ -144,4 +144,4 @@ def _watch(
         return -float(np.mean(losses))
 
     every = max(1, schedule.steps // _LOOKS)
-    return Watch(score, every=every, patience=_LOOKS + 1)
+    return Watch(score, every=every, patience=_LOOKS + 1, halve_after=STALLED_LOOKS)

@@ -136,7 +136,7 @@ class PretrainSettings:
 
     @property
     def schedule(self) -> Schedule:
-        """The training schedule, with a warm-up over 5 % of the steps."""
+        """The training schedule, with a warm-up over 5 % of the steps; ConVIRT's rate is halved where it stalls."""
         return Schedule(
             self.steps,
             self.batch_size,
@@ -147,6 +147,7 @@ class PretrainSettings:
             seed=self.seed,
             micro_batch=self.micro_batch,
             start_size_px=self.start_size_px,
+            decay="constant" if self.objective == "convirt" else "cosine",
         )
 
     @property

@@ -22,7 +22,8 @@ from fewlabel.types import FewlabelError
 
 PRESENCE = (
     "There is {finding}.",
-    "There is evidence of {finding}.",
+    "There is {article} {finding}.",
+    "{Finding} is seen.",
     "Findings are consistent with {finding}.",
     "The image shows {finding}.",
     "{Finding} is present.",
@@ -81,8 +82,12 @@ def _filled(templates: tuple[str, ...], finding: str) -> tuple[str, ...]:
         raise FewlabelError(
             "A finding without a name came to be asked for: name it as it stands in a sentence."
         )
-    named = finding[0].upper() + finding[1:]
-    return tuple(template.format(finding=finding, Finding=named) for template in templates)
+    words = {
+        "finding": finding,
+        "Finding": finding[0].upper() + finding[1:],
+        "article": "an" if finding[0].lower() in "aeiou" else "a",
+    }
+    return tuple(template.format(**words) for template in templates)
 
 
 def read_prompts(path: Path) -> Prompts:
