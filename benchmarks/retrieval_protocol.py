@@ -80,7 +80,7 @@ def run_folder(folder: Path) -> Path:
     return first if first.is_dir() else folder
 
 
-def test_rows(collection: Collection, folder: Path, split: Path | None) -> tuple[np.ndarray, str]:
+def held_out_rows(collection: Collection, folder: Path, split: Path | None) -> tuple[np.ndarray, str]:
     """Test rows of the split in `split`, or in the model's folder or the one above it; and how it came about."""
     candidates = (
         [split] if split else [run_folder(folder) / "split.csv", folder.resolve().parent / "split.csv"]
@@ -199,7 +199,7 @@ def measure(given: argparse.Namespace) -> JSON:
     """The content of the JSON."""
     facts = machine_facts()
     collection, model = Collection.open(given.collection), load_model(given.model)
-    test, origin = test_rows(collection, given.model, given.split)
+    test, origin = held_out_rows(collection, given.model, given.split)
     classes = read_classes(collection, given.classes, given.prompts)
     patients = collection.patients()
     drawn = draw_protocol(

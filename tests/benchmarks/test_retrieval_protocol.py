@@ -96,14 +96,15 @@ def test_only_test_images_are_used(
     seen = []
 
     def spy(labels: np.ndarray, patients: np.ndarray, **given: Any) -> Any:
-        seen.append(patients)
+        seen.append((labels, patients))
         return draw(labels, patients, **given)
 
     draw = retrieval_protocol.draw_protocol
     monkeypatch.setattr(retrieval_protocol, "draw_protocol", spy)
     _printed(capsys, chest, models / "run", "--classes", "opacity")
     split = draw_split(chest.patients(), test=0.6, seed=0)
-    np.testing.assert_array_equal(seen[0], chest.patients()[split.test])
+    np.testing.assert_array_equal(seen[0][0], chest.target("opacity").values[split.test])
+    np.testing.assert_array_equal(seen[0][1], chest.patients()[split.test])
 
 
 def test_prompts_from_a_file(

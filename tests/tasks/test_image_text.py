@@ -198,6 +198,17 @@ def test_saved_and_loaded_it_is_the_same_to_the_bit(model: ImageText, tmp_path: 
     assert again.similarity(images, SENTENCES).shape == (4, len(SENTENCES))
 
 
+def test_a_model_that_is_half_written_is_not_loaded(
+    model: ImageText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.save(tmp_path)
+    monkeypatch.setattr(type(model.text_encoder), "save", lambda self, folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.save(tmp_path)
+    with pytest.raises(FewlabelError, match="holds no whole image-text model"):
+        load_image_text(tmp_path)
+
+
 def test_folders_that_hold_no_whole_model(model: ImageText, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     with pytest.raises(

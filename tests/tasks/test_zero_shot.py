@@ -95,7 +95,7 @@ def test_prompts_from_a_file(tmp_path: Path) -> None:
         ('{"a": "x", "b": ["y"]}', "the class 'a' has no list of sentences"),
         ('{"a": ["x"], "b": [1]}', "the class 'b' has no list of sentences"),
         ('{"a": ["x"], "b": {"c": ["y"]}}', "the class 'b' has no list of sentences"),
-        ('{"a": ["x"], "a": ["y"]}', "each once"),
+        ('{"a": ["x"], "a": ["y"], "b": ["z"]}', "each once"),
         ('{"a": ["x"]}', "give two or more"),
         ("{}", "give two or more"),
         ('{"a": ["x"], "b": []}', "The class 'b' has no sentence"),

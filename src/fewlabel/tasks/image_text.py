@@ -118,6 +118,7 @@ class ImageText:
 
         Raises FewlabelError for heads that are not made by `mlp_head`, or where it cannot be written.
         """
+        (folder / DESCRIPTION).unlink(missing_ok=True)  # until all is written, this is no whole model
         save_encoder(self.encoder, folder / ENCODER)
         save_head(self.head, folder / HEAD)
         save_head(self.text_head, folder / TEXT_HEAD)
