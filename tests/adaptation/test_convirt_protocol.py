@@ -211,6 +211,14 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 
 
 @pytest.mark.parametrize("frozen", [True, False])
+def test_mistakes_are_named(encoder: Encoder, frozen: bool) -> None:
+    with pytest.raises(FewlabelError, match="batch_size is 0"):
+        run(encoder, frozen=frozen, batch_size=0)
+    with pytest.raises(FewlabelError, match="steps is 0"):
+        run(encoder, frozen=frozen, epochs=0)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
 def test_the_seed_decides_everything(encoder: Encoder, frozen: bool) -> None:
     torch.manual_seed(5)
     first = state(run(encoder, frozen=frozen).objective)

@@ -63,7 +63,7 @@ def convirt_protocol(
         objective.freeze_encoder()
     else:
         _warm_up(objective, data, images, batch_size, seed, out / "head" if out else None, compute)
-    epoch = max(1, len(data) // batch_size)
+    epoch = max(1, len(data) // max(1, batch_size))  # fit refuses a batch of none
     return fit_and_calibrate(
         trained,
         objective,
