@@ -2,10 +2,10 @@
 
     python benchmarks/image_text.py phantoms nih-weak-text vqa-rad
 
-phantoms: made radiographs with made reports. nih-weak-text: sentences made from the labels, view, age and sex of the NIH
-chest X-rays; such text is weak, since it tells the labels of all training images. vqa-rad: what was asked and answered
-about each image; an image and all that was asked of it are in one part of the split. Each is one `fewlabel learn` with
-ConVIRT and one with SimCLR of as many steps, in the work folder, where an interrupted run goes on.
+phantoms: made radiographs with made reports. nih-weak-text: sentences made from the labels, view, age and sex of the
+NIH chest X-rays; such text is weak, since it tells the labels of all training images. vqa-rad: what was asked and
+answered about each image; an image and all that was asked of it are in one part of the split. Each is one
+`fewlabel learn` with ConVIRT and one with SimCLR of as many steps, in the work folder, where an interrupted run goes on.
 """
 
 from __future__ import annotations
