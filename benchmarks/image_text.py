@@ -5,7 +5,7 @@
 phantoms: made radiographs with made reports. nih-weak-text: sentences made from the labels, view, age and sex of the
 NIH chest X-rays; such text is weak, since it tells the labels of all training images. vqa-rad: what was asked and
 answered about each image; an image and all that was asked of it are in one part of the split. Each is one
-`fewlabel learn` with ConVIRT and one with SimCLR of as many steps, in the work folder, where an interrupted run goes on.
+`fewlabel learn` with ConVIRT and one with SimCLR of as many steps, in the work folder, where a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def run_job(name: str, job: PairsJob, work: Path) -> JSON:
                 search += [{"target": target, **mode} for mode in made.results["retrieval"]["modes"]]
                 zero_shot.append({"target": target, **made.results["zero_shot"]})
     return {
-        "benchmark": "image_text", "job": name, "about": job.about, "weak_text": job.weak, "rows": rows,
+        "benchmark": "image_text", "pairs": name, "about": job.about, "weak_text": job.weak, "rows": rows,
         "retrieval": search, "zero_shot": zero_shot, "own_text": own_text(collection, table, runs / f"convirt-{first}"),
         "seconds": {key: _seconds(runs / f"{key}-{first}") for key in ("convirt", "simclr")},
         "images": len(collection), "test": _test_count(collection, runs / f"convirt-{first}"),

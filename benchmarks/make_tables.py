@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from compare_encoders import STUDIES
+from image_text import JOBS as PAIRS
+from image_text_page import image_text
 from main_job import JOBS
 from performance_page import (
     FIGURES,
@@ -130,7 +132,7 @@ def read_results(folder: Path) -> dict[str, Result]:
 
 
 def read_study(path: Path) -> JSON | None:
-    """What `compare_encoders.py` wrote; None where it was not run."""
+    """What `compare_encoders.py` or `image_text.py` wrote; None where it was not run."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
@@ -397,11 +399,13 @@ def made(root: Path) -> dict[str, str]:
     results = read_results(root / "benchmarks" / "results")
     readme = (root / "README.md").read_text(encoding="utf-8")
     studies = {name: read_study(root / "benchmarks" / "results" / f"{name}.json") for name in STUDIES}
+    pairs = [read_study(root / "benchmarks" / "results" / f"image-text-{name}.json") for name in PAIRS]
     blocks = {
         "results": first_screen(results),
         "tables": summary(results, short=True),
         "recipe": recipe(results),
         "objectives": objectives(studies["objectives"]),
+        "image-text": image_text([one for one in pairs if one]),
         "positives": "\n\n".join(
             compared_encoders(studies[name]) for name in STUDIES if name != "objectives"
         ),

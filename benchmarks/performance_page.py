@@ -246,6 +246,22 @@ def million(pretrain: JSON, imports: JSON) -> list[str]:
     ]
 
 
+def big_part(content: JSON) -> list[str]:
+    """A big encoder with and without computing activations twice."""
+    lines = []
+    for row in content["rows"]:
+        name = {"plain": "all activations kept"}.get(row["setting"], "activations computed twice")
+        ended = row.get("ended", "")
+        memory = ended or f"{count(row['peak_memory_mib'])} MiB"
+        lines.append([name, memory, f"{row['seconds_a_step']:.0f} s" if not ended else "–"])
+    return [
+        "## A big encoder",
+        f"SimCLR with {content['encoder']} and a head of 3 layers at {content['size']} px, batches of "
+        f"{content['batch']} images, {content['steps']} steps: the highest resident memory of the process, and the time of a step.",
+        markdown_table(["Setting", "Memory", "A step"], lines),
+    ]
+
+
 PARTS: dict[str, Callable[[JSON], list[str]]] = {
     "pretrain-throughput": pretrain_part,
     "peers-speed": peers_part,
@@ -254,6 +270,7 @@ PARTS: dict[str, Callable[[JSON], list[str]]] = {
     "micro-batch": micro_part,
     "feature-throughput": features_part,
     "scaling": scaling_part,
+    "big-encoder": big_part,
     "quality-pneumoniamnist": quality_part,
     "quality-settings": quality_part,
     "quality-nih": quality_part,

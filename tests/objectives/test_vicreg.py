@@ -50,7 +50,7 @@ def test_by_hand() -> None:
 
 
 def test_each_term_sees_its_own_kind_of_failure() -> None:
-    z = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(64, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     spread = torch.linalg.qr(z - z.mean(0))[0] * 16  # uncorrelated columns of deviation about 2
     copied = spread[:, :1].repeat(1, 3)
     collapsed = torch.ones(64, 3)

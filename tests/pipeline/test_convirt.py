@@ -122,7 +122,9 @@ def test_the_same_call_returns_at_once_and_other_texts_are_refused(
     kept = PretrainSettings.from_json(made["settings"])
     split = read_split(seed / "split.csv", collection)
     assert split is not None
-    monkeypatch.setattr("fewlabel.pipeline.pretraining.fit", lambda *given, **more: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        "fewlabel.pipeline.pretraining.fit", lambda *given, **more: pytest.fail("trained again")
+    )
     assert pretrain([collection], seed, kept, texts=texts, splits=[split]).image_text is not None
     fewer = paired_texts(collection, folder / "findings.csv", replace(CONVIRT.text, keep=("impression",)))
     with pytest.raises(FewlabelError, match="holds a run with other settings"):
