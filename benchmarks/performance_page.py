@@ -257,7 +257,8 @@ def big_part(content: JSON) -> list[str]:
     return [
         "## A big encoder",
         f"SimCLR with {content['encoder']} and a head of 3 layers at {content['size']} px, batches of "
-        f"{content['batch']} images, {content['steps']} steps: the highest resident memory of the process, and the time of a step.",
+        f"{content['batch']} images, {content['steps']} steps: the highest resident memory of the process, and the "
+        "time of a step.",
         markdown_table(["Setting", "Memory", "A step"], lines),
     ]
 

@@ -265,6 +265,12 @@ def test_many_maps_are_cut_with_a_word(tmp_path: Path) -> None:
     assert "1 further map is listed in results.json." in _text(run, "similarity")
 
 
+def test_without_maps_the_section_says_why(tmp_path: Path) -> None:
+    run = _html(tmp_path, {"similarity": {"cases": [], "note": "too few places for a map"}})
+    assert "too few places for a map" in _text(run, "similarity")
+    assert "least alike" not in _text(run, "similarity")
+
+
 def test_texts_from_outside_stay_text(tmp_path: Path) -> None:
     blocks = _with_text(image_text(), EVIL)
     page = Page(_html(tmp_path, blocks))

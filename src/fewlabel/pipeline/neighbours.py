@@ -36,7 +36,7 @@ QUERIES_A_CLASS = 100
 SHOWN_A_CLASS = 2
 MOST_SHOWN = 6
 HITS = 10
-MAPS = 6
+MAPS, FEWEST_PLACES = 6, 9
 
 
 @dataclass(frozen=True)
@@ -261,12 +261,10 @@ def _zero_shot(model: ImageText, images: _Side, prompts: Prompts, evaluated: Eva
         )
     compared = []
     for budget in curves.budgets:
-        probe = curves.main("simclr", budget)
-        low, high = probe.interval()
-        label = f"linear probe, {budget:,} labels"
-        compared.append(
-            {"label": label, "name": curves.suite.main, "value": probe.value, "low": low, "high": high}
-        )
+        for name, probe in curves.bootstraps["simclr", budget].items():
+            low, high = probe.interval()
+            label = f"linear probe, {budget:,} labels"
+            compared.append({"label": label, "name": name, "value": probe.value, "low": low, "high": high})
     said = zip(prompts.classes, prompts.sentences, strict=True)
     return {
         "rows": rows,
@@ -286,6 +284,10 @@ def _maps(model: ImageText, prompts: Prompts, task: Task, out: Path, seed: int) 
         rows = rng.permutation(task.test[y == code])[: max(1, MAPS // len(asked))]
         sentence = prompts.sentences[code][0]
         maps = model.similarity_map(task.pixels[np.sort(rows)], sentence)
+        if maps[0].size < FEWEST_PLACES:
+            places = " x ".join(map(str, maps.shape[1:]))
+            note = f"At {task.size_px} px the encoder has {places} places, too few for a map: train on larger views."
+            return {"cases": [], "note": note}
         for row, found in zip(np.sort(rows), maps, strict=True):
             figure, drawn = f"figures/case-{row}.png", f"figures/map-{row}-{code}.png"
             case_figure(task.pixels, int(row), out / figure)
