@@ -23,7 +23,8 @@ from machine import machine_facts
 from main_job import RESULTS, ROOT, data_folder, say
 
 from fewlabel.collection import Collection
-from fewlabel.evaluation.retrieval import Search, cosines, precision_at
+from fewlabel.evaluation.intervals import bootstrap, draw_resamples
+from fewlabel.evaluation.retrieval import cosines
 from fewlabel.files import write_text
 from fewlabel.phantoms import EASY, write_radiographs
 from fewlabel.pipeline import EvaluateSettings, PretrainSettings, evaluate, learn
@@ -34,6 +35,8 @@ from fewlabel.types import JSON, FewlabelError
 
 Made = tuple[Path, Path]
 """Folder of images, and table with their labels and texts in a column `report`."""
+NEAREST = 10
+ORGANS = {"CHEST": "chest", "HEAD": "head", "ABD": "abdomen"}
 NOT_LISTED = ("No Finding", "")
 
 
@@ -84,7 +87,7 @@ def make_vqa_rad(work: Path, data: Path) -> Made:
     for one in asked:
         question, answer = str(one["question"]).strip().rstrip("?. "), str(one["answer"]).strip().rstrip(". ")
         texts.setdefault(one["image_name"], []).append(f"{question}: {answer.lower()}.")
-        organs[one["image_name"]] = one["image_organ"].strip().lower()
+        organs[one["image_name"]] = ORGANS[one["image_organ"].strip()]
     rows = [
         {"file": name, "organ": organs[name], "report": " ".join(dict.fromkeys(said))}
         for name, said in texts.items()
@@ -181,7 +184,10 @@ def _figures(results: JSON, key: str, target: str) -> list[JSON]:
 
 
 def own_text(collection: Collection, table: Path, run: Path) -> JSON:
-    """How often a test image's own text is among the ten nearest of all test texts: recall@10, and chance."""
+    """How often a test image's own text is among the ten nearest of all test texts: recall@10, and chance.
+
+    The interval draws patients who ask; the texts to be found stay.
+    """
     seed = run / "pretrain" / "seed-0"
     settings = json.loads((seed / "pretrain.json").read_text())
     split = read_split(run / "split.csv", collection)
@@ -195,12 +201,17 @@ def own_text(collection: Collection, table: Path, run: Path) -> JSON:
     images = model.embed_images(np.array(pixels[texts.rows[places]]))
     said = np.stack([model.embed_texts(texts.sentences[number]).mean(axis=0) for number in numbers])
     patients = collection.patients()[texts.rows[places]]
-    whose = np.array([patients[np.flatnonzero(own == text)[0]] for text in range(len(numbers))])
-    search = Search(own[:, None] == np.arange(len(numbers)), patients, whose, exclude_patients=False)
-    found = precision_at(cosines(images, said), search, search.draw(seed=0), at=(10,)).precision[10]
-    low, high = (10 * end for end in found.interval())  # one right text: recall is ten times precision
-    chance = 10 / len(numbers)
-    return {"k": 10, "value": 10 * found.value, "low": low, "high": high, "n": found.n, "chance": chance}
+    similarity = cosines(images, said)
+    places = (similarity > similarity[np.arange(len(own)), own][:, None]).sum(axis=1)  # (Q,), 0 = the nearest
+    found = bootstrap(_share, own, (places < NEAREST)[None], draw_resamples(patients, seed=0))
+    low, high = found.interval()
+    chance = NEAREST / len(numbers)
+    return {"k": NEAREST, "value": found.value, "low": low, "high": high, "n": found.n, "chance": chance}
+
+
+def _share(y: np.ndarray, hit: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of queries that hit, in each resample; a `MetricFunction`."""
+    return weights @ hit / weights.sum(axis=1)
 
 
 def _seconds(run: Path) -> float:

@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -87,9 +89,11 @@ def test_commands_and_options_that_are_named_exist() -> None:
 
 def test_the_defaults_that_are_named_are_the_defaults() -> None:
     from fewlabel.pipeline import EvaluateSettings, PretrainSettings
+    from fewlabel.pipeline.settings import resolve_settings
 
     text = " ".join((PROJECT / "docs" / "main-job.md").read_text().split())
-    settings = PretrainSettings()
+    grey: Any = SimpleNamespace(column=lambda name: [(1, 8, 8)])
+    settings = resolve_settings(PretrainSettings(), [grey])
     assert f"{settings.steps} steps of {settings.batch_size} images" in text
     assert f"temperature {settings.temperature}, {settings.views} views" in text
     assert f"fixed beforehand ({EvaluateSettings('x').headline_budget}, or the nearest)" in text
@@ -123,6 +127,8 @@ def test_the_recipe_on_made_images_runs(tmp_path: Path) -> None:
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 sys.path.insert(0, {str(PROJECT / "recipes")!r})
 import phantoms
 phantoms.IMAGES = 90

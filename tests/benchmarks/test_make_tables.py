@@ -10,7 +10,7 @@ import make_tables
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-BLOCKS = ("results", "tables", "recipe", "objectives", "positives")
+BLOCKS = ("results", "tables", "recipe", "objectives", "positives", "image-text")
 README = "\n".join(f"before {name}\n<!-- {name}:begin -->\nold\n<!-- {name}:end -->" for name in BLOCKS)
 
 
@@ -176,5 +176,5 @@ def test_compared_encoders_have_their_tables(root: Path) -> None:
     assert f"{sex} way simclr | 321 | 0.700 (0.690 to 0.720) |" in told
     assert f"{sex} way patient | 321 | 0.750 (0.740 to 0.770); +0.050 (" in told
     assert f"{sex} way random, ResNet-18 | 0 | 0.500" in told
-    assert "6 draws of labels, 1 pretraining of 9 s each" in told
+    assert "6 draws of labels, 1 pretraining of 9 s of the processor each" in told
     assert "arXiv:2006.07733" in block(root, "objectives")

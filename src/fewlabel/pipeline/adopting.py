@@ -22,18 +22,19 @@ _TABLES = (".csv", ".tsv")
 def open_or_import(
     collection: Collection | str | Path, table: str | Path | None, progress: ProgressCallback | None = None
 ) -> Collection:
-    """The collection; a folder of images that is none is imported into "<folder>-collection" first, or added to.
+    """The collection; a folder of images with a table is imported into "<folder>-collection" first, or added to.
 
-    table: a CSV or TSV file with the labels and ids of the images, if it is one. Columns called patient or study, or
+    table: a CSV or TSV file with the labels and ids of the images; anything else says nothing of them.
+    Columns called patient or study, or
     much the same, say who and when. Raises FewlabelError as `Collection.open` and `import_images` do.
     """
     if isinstance(collection, Collection):
         return collection
     path = Path(collection)
-    if (path / _CASES).exists() or not path.is_dir():
-        return Collection.open(path)
     labels = Path(table) if table and str(table).lower().endswith(_TABLES) else None
-    columns = list(read_label_file(labels).columns) if labels else []
+    if labels is None or (path / _CASES).exists() or not path.is_dir():
+        return Collection.open(path)
+    columns = list(read_label_file(labels).columns)
     to = path.parent / f"{path.resolve().name}{IMPORTED}"
     import_images(
         path,

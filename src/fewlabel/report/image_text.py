@@ -169,7 +169,8 @@ def _prompts(results: Results, given: JSON) -> JSON:
 def similarity(run: Path, results: Results) -> JSON | None:
     """Images beside the maps of where they match a sentence, in the order in which they are given.
 
-    Without cases there may be a note that says why. A case may hold the similarities of the darkest and the brightest colour as "low" and "high".
+    Without cases there may be a note that says why. A case may hold the similarities of the darkest and the brightest
+    colour as "low" and "high".
     """
     given = results.raw.get("similarity") or {}
     cases = given.get("cases") or []
