@@ -15,7 +15,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,12 @@ NOT_LISTED = ("No Finding", "")
 
 @dataclass(frozen=True)
 class PairsJob:
-    """make: (work folder, data folder) -> images and table. targets: what is told by prompts and probed."""
+    """make: (work folder, data folder) -> images and table. targets: what is told by prompts and probed.
+
+    prompts: target -> class -> sentences in the manner of the texts; usual ones for other targets. On made images the
+    usual ones ("There is opacity.") were tried first, on another seed: reports there say "There is no ..." of what is
+    absent and name side and zone of what is present, so that these found images without the finding.
+    """
 
     about: str
     make: Callable[[Path, Path], Made]
@@ -50,13 +55,14 @@ class PairsJob:
     settings: PretrainSettings
     budgets: tuple[int, ...]
     weak: bool = False
+    prompts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
 
 def make_phantoms(work: Path, data: Path) -> Made:
     """2,500 made radiographs, their reports among the labels."""
     folder = work / "made-radiographs"
     if not (folder / "labels.csv").exists():
-        write_radiographs(folder, 2500, seed=11, size_px=48, difficulty=EASY)
+        write_radiographs(folder, 2500, seed=23, size_px=48, difficulty=EASY)
     return folder / "images", folder / "labels.csv"
 
 
@@ -104,6 +110,58 @@ def _write(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
+MADE_PROMPTS = {
+    "reticulation": {
+        "reticulation": [
+            "Fine reticulation in both lungs.", "Bilateral reticular pattern.", "Both lungs show a reticular pattern.",
+            "Prominent interstitial markings in both lungs.", "There are reticular opacities in both lungs.",
+        ],
+        "not reticulation": [
+            "No reticular pattern.", "No interstitial opacities are seen.", "There is no reticulation.",
+            "No prominent interstitial markings.", "Negative for reticular opacities.",
+        ],
+    },
+    "opacity": {
+        "opacity": [
+            "There is an opacity in the left mid zone.", "Right upper zone consolidation.",
+            "Left lower zone infiltrate.",
+            "Airspace opacity in the right mid zone.", "There is a consolidation in the right lower zone.",
+        ],
+        "not opacity": [
+            "No focal opacity.", "No consolidation is seen.", "There is no airspace opacity.", "No infiltrate.",
+            "The lungs are clear.",
+        ],
+    },
+    "effusion": {
+        "effusion": [
+            "Left pleural effusion.", "There is a right pleural effusion.", "Right-sided effusion.",
+            "Blunting of the left costophrenic angle.", "Pleural fluid on the left.",
+        ],
+        "not effusion": [
+            "No pleural effusion.", "No pleural fluid is seen.", "There is no effusion.",
+            "No blunting of the costophrenic angles.", "Negative for pleural effusion.",
+        ],
+    },
+}  # fmt: skip
+ASKED_PROMPTS = {
+    "organ": {
+        "chest": [
+            "Are the lungs normal appearing: yes.",
+            "Is there a pneumothorax: no.",
+            "Is the heart enlarged: no.",
+        ],
+        "head": [
+            "Is this an MRI of the brain: yes.",
+            "Is there a midline shift: no.",
+            "Is the skull fractured: no.",
+        ],
+        "abdomen": [
+            "Is the liver normal: yes.",
+            "Is there free air in the abdomen: no.",
+            "Are there gallstones: no.",
+        ],
+    }
+}
 CONVIRT = PretrainSettings(objective="convirt", size_px=32, steps=1200, batch_size=64)
 JOBS = {
     "phantoms": PairsJob(
@@ -112,12 +170,13 @@ JOBS = {
         ("reticulation", "opacity", "effusion"),
         CONVIRT,
         (10, 100),
+        prompts=MADE_PROMPTS,
     ),
     "nih-weak-text": PairsJob(
         "NIH chest X-rays with sentences made from labels, view, age and sex",
         make_nih,
         ("pneumonia", "Effusion"),
-        replace(CONVIRT, size_px=64, steps=400),
+        replace(CONVIRT, size_px=64, steps=300),
         (10, 58),
         weak=True,
     ),
@@ -127,6 +186,7 @@ JOBS = {
         ("organ",),
         replace(CONVIRT, size_px=64, steps=300, batch_size=32),
         (10,),
+        prompts=ASKED_PROMPTS,
     ),
 }
 
@@ -144,7 +204,9 @@ def run_job(name: str, job: PairsJob, work: Path) -> JSON:
     simclr = replace(job.settings, objective="simclr")
     for key, settings, reports in (("convirt", job.settings, table), ("simclr", simclr, None)):
         for target in job.targets:
-            asked, out = replace(evaluation, target=target), runs / f"{key}-{target}"
+            said, out = job.prompts.get(target), runs / f"{key}-{target}"
+            prompts = _prompts(work / f"{name}-{target}.json", said) if said else None
+            asked = replace(evaluation, target=target, prompts=prompts)
             if target == first:
                 made = learn(
                     collection,
@@ -170,6 +232,11 @@ def run_job(name: str, job: PairsJob, work: Path) -> JSON:
         "seconds": {key: _seconds(runs / f"{key}-{first}") for key in ("convirt", "simclr")},
         "images": len(collection), "test": _test_count(collection, runs / f"convirt-{first}"),
     }  # fmt: skip
+
+
+def _prompts(path: Path, said: dict[str, list[str]]) -> str:
+    write_text(path, json.dumps(said, indent=1))
+    return str(path)
 
 
 def _figures(results: JSON, key: str, target: str) -> list[JSON]:

@@ -177,11 +177,21 @@ def test_positives_have_no_meaning_with_text() -> None:
         replace(CONVIRT, positives="patient")
 
 
-def test_the_only_target_is_taken_and_several_are_named(folder: Path, tmp_path: Path) -> None:
+def test_the_only_target_is_taken_and_several_are_named(
+    folder: Path, tmp_path: Path, learned: Learned
+) -> None:
     with pytest.raises(FewlabelError, match=r"opacity, effusion, .*--target"):
         only_target(Collection.open(folder / "chest-collection"))
     (tmp_path / "labels.csv").write_text(
         "file,finding\n" + "".join(f"{p.name},{n % 2}\n" for n, p in enumerate((folder / "chest").iterdir()))
     )
     shutil.copytree(folder / "chest", tmp_path / "few")
-    assert only_target(open_or_import(tmp_path / "few", tmp_path / "labels.csv")) == "finding"
+    found = open_or_import(tmp_path / "few", tmp_path / "labels.csv")
+    assert only_target(found) == "finding"
+    assert len(open_or_import(tmp_path / "few", tmp_path / "labels.csv")) == len(
+        found
+    )  # nothing is added twice
+    (tmp_path / "few").rename(tmp_path / "away")
+    (tmp_path / "few").symlink_to(folder / "chest")
+    with pytest.raises(FewlabelError, match="was made of other images"):
+        open_or_import(tmp_path / "few", tmp_path / "labels.csv")

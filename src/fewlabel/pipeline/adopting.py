@@ -35,7 +35,13 @@ def open_or_import(
     if labels is None or (path / _CASES).exists() or not path.is_dir():
         return Collection.open(path)
     columns = list(read_label_file(labels).columns)
-    to = path.parent / f"{path.resolve().name}{IMPORTED}"
+    to = path.parent / f"{path.absolute().name or 'images'}{IMPORTED}"
+    if (to / _CASES).exists() and any(
+        one["source"] != str(path.resolve()) for one in Collection.open(to).history
+    ):
+        raise FewlabelError(
+            f"{path} is no collection, and {to} was made of other images: run fewlabel import to a new folder."
+        )
     import_images(
         path,
         to,
