@@ -24,7 +24,7 @@ from fewlabel.collection.matching import Matching, checked_name, match_rows, pat
 from fewlabel.collection.tables import State
 from fewlabel.types import JSON, FewlabelError
 
-_LOOKS_LIKE_PATIENT = re.compile(r"(patient|subject)[ _-]*(id|nr|no|number|name)?|pid", re.IGNORECASE)
+LOOKS_LIKE_PATIENT = re.compile(r"(patient|subject)[ _-]*(id|nr|no|number|name)?|pid", re.IGNORECASE)
 _SPLITS = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
 FOLDER_COLUMN = "folder"
 _FOLDERS = "folder names"
@@ -234,7 +234,7 @@ def _column_notes(table: LabelTable, roles: Roles, unlisted: Unlisted) -> list[s
                 f"row does not list counts as {unlisted}"
             )
     if roles.patient is None:
-        likely = [n for n in table.columns if _LOOKS_LIKE_PATIENT.fullmatch(n.strip())]
+        likely = [n for n in table.columns if LOOKS_LIKE_PATIENT.fullmatch(n.strip())]
         if likely:
             notes.append(
                 f'"{likely[0]}" looks like the patient: name it as patient column, so that splits '

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from fewlabel.collection import Collection, import_images
+from fewlabel.collection.joining import LOOKS_LIKE_PATIENT
 from fewlabel.collection.labels import read_label_file
 from fewlabel.pipeline.settings import PretrainSettings, TextSettings
 from fewlabel.reports import PairedTexts, find_reports
@@ -14,7 +15,6 @@ from fewlabel.types import FewlabelError, ProgressCallback
 RUNS = Path("runs")
 IMPORTED = "-collection"
 _CASES = "cases.parquet"
-_PATIENT = re.compile(r"(patient|subject)[ _-]*(id|nr|no|number|name)?|pid", re.IGNORECASE)
 _STUDY = re.compile(r"(study|exam|accession)[ _-]*(id|nr|no|number|uid|instance ?uid)?", re.IGNORECASE)
 _TABLES = (".csv", ".tsv")
 
@@ -46,7 +46,7 @@ def open_or_import(
         path,
         to,
         labels=labels,
-        patient_column=_called(columns, _PATIENT),
+        patient_column=_called(columns, LOOKS_LIKE_PATIENT),
         study_column=_called(columns, _STUDY),
         progress=progress,
     )
