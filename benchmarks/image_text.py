@@ -132,6 +132,16 @@ MADE_PROMPTS = {
             "The lungs are clear.",
         ],
     },
+    "side=left": {
+        "side=left": [
+            "There is an opacity in the left mid zone.", "Left upper zone consolidation.", "Left lower zone infiltrate.",
+            "Airspace opacity in the left mid zone.", "There is a consolidation in the left lower zone.",
+        ],
+        "side!=left": [
+            "There is an opacity in the right mid zone.", "Right upper zone consolidation.", "No focal opacity.",
+            "There is no airspace opacity.", "Clear lungs.",
+        ],
+    },
     "effusion": {
         "effusion": [
             "Left pleural effusion.", "There is a right pleural effusion.", "Right-sided effusion.",
@@ -167,7 +177,7 @@ JOBS = {
     "phantoms": PairsJob(
         "made radiographs with made reports",
         make_phantoms,
-        ("reticulation", "opacity", "effusion"),
+        ("reticulation", "opacity", "side=left", "effusion"),
         CONVIRT,
         (10, 100),
         prompts=MADE_PROMPTS,
