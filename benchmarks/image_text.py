@@ -134,7 +134,8 @@ MADE_PROMPTS = {
     },
     "side=left": {
         "side=left": [
-            "There is an opacity in the left mid zone.", "Left upper zone consolidation.", "Left lower zone infiltrate.",
+            "There is an opacity in the left mid zone.", "Left upper zone consolidation.",
+            "Left lower zone infiltrate.",
             "Airspace opacity in the left mid zone.", "There is a consolidation in the left lower zone.",
         ],
         "side!=left": [
