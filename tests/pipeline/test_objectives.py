@@ -17,7 +17,9 @@ from fewlabel.pipeline.settings import OBJECTIVE_TITLES, ObjectiveName
 from fewlabel.training.weights import load_encoder
 from fewlabel.types import FewlabelError
 
-NAMES = [name for name in get_args(ObjectiveName) if name != "convirt"]  # which needs texts; test_convirt.py
+NAMES = [
+    name for name in get_args(ObjectiveName) if name != "convirt"
+]  # which needs texts; test_learning_from_reports.py
 
 
 def settings_for(name: Any) -> Any:

@@ -27,9 +27,12 @@ def with_amx(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def dies_of_amx(monkeypatch: pytest.MonkeyPatch, *, heeds_the_limit: bool) -> None:
     """What a trial's child calls first ends it, as oneDNN's AMX kernels do."""
 
+    really = torch.set_num_threads
+
     def set_num_threads(threads: int) -> None:
         if not (heeds_the_limit and os.environ.get(LIMIT) == WITHOUT_AMX):
             os.kill(os.getpid(), signal.SIGILL)
+        really(threads)  # a child with the threads of before the fork would wait for them for ever
 
     monkeypatch.setattr(torch, "set_num_threads", set_num_threads)
 

@@ -183,7 +183,10 @@ def _label_source(facts: RunFacts) -> str:
 
 
 def _settings(facts: RunFacts) -> list[tuple[str, object]]:
-    settings = facts.run.get("pretraining") or {}
+    settings = dict(facts.run.get("pretraining") or {})
+    text = settings.pop("text", {})
+    if settings.get("objective") == "convirt":
+        settings |= {f"text: {name}": value for name, value in text.items()}
     return [(name, "not set" if value is None else value) for name, value in settings.items()]
 
 

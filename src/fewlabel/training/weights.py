@@ -55,12 +55,20 @@ def save_head(head: nn.Sequential, path: Path) -> None:
         "last_norm": any(normed[-1:]),
         "last_bias": bool(linear) and linear[-1].bias is not None,
     }
-    if not linear or str(_head_of(widths, norms)) != str(head):
+    if not linear or not _alike(head, _head_of(widths, norms)):
         raise FewlabelError(
             f"The head is {' - '.join(type(module).__name__ for module in head) or 'empty'}, of which {path} could not "
             "be built again: give a head made by mlp_head."
         )
     save_tensors(head.state_dict(), path, {"widths": json.dumps(widths), "norms": json.dumps(norms)})
+
+
+def _alike(head: nn.Sequential, made: nn.Sequential) -> bool:
+    """Layer by layer of the same kind, or one that takes its place while several processes train."""
+    return len(head) == len(made) and all(
+        isinstance(one, type(other)) and one.extra_repr() == other.extra_repr()
+        for one, other in zip(head, made, strict=True)
+    )
 
 
 def load_head(path: Path) -> nn.Sequential:
