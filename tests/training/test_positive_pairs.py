@@ -68,7 +68,7 @@ def test_each_view_shows_its_own_image() -> None:
     data, plan = data_of([0, 0, 1, 1, 2]), schedule(batch_size=3)
     pieces = pieces_of(0, data, plan, SIZE_PX)
     made = batches(
-        pieces, data, plain_view(SIZE_PX), 2, plan, device=torch.device("cpu"), channels_last=False
+        pieces, data, (plain_view(SIZE_PX),) * 2, plan, device=torch.device("cpu"), channels_last=False
     )
     first, second = next(made).views
     shown = torch.stack([first[:, 0, 0, 0], second[:, 0, 0, 0]], dim=1) * 255

@@ -86,7 +86,7 @@ def data_of(count: int, groups: bool = False) -> TrainingSet:
 def drawn_batches(data: TrainingSet, steps: Sequence[int], **settings: Any) -> list[Batch]:
     plan = Schedule(100, 6, 0.1, **settings)
     pieces = [piece for step in steps for piece in pieces_of(step, data, plan, 8)]
-    return list(batches(pieces, data, plain_view(8), 1, plan, device=torch.device("cpu"), channels_last=True))
+    return list(batches(pieces, data, (plain_view(8),), plan, device=torch.device("cpu"), channels_last=True))
 
 
 @pytest.mark.parametrize("groups", [False, True])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -50,11 +50,17 @@ def pieces_of(step: int, data: TrainingSet, schedule: Schedule, size_px: int) ->
     ]
 
 
+def views_of(objective: Any, views: ViewSettings) -> tuple[ViewSettings, ...]:
+    """The distribution of each view that the objective looks at: `views` for all, unless it says otherwise."""
+    if hasattr(objective, "views_of"):
+        return tuple(objective.views_of(views))
+    return (views,) * objective.view_count
+
+
 def batches(
     pieces: Iterable[Piece],
     data: TrainingSet,
-    views: ViewSettings,
-    view_count: int,
+    views: Sequence[ViewSettings],
     schedule: Schedule,
     *,
     device: torch.device,
@@ -62,17 +68,20 @@ def batches(
 ) -> Iterator[Batch]:
     """The images of each piece, gathered from the memory-mapped store, with views drawn as whole tensors; their texts.
 
+    views: the distribution of each view.
     What a piece holds is a function of its step and rows alone.
     """
     for piece in pieces:
         first, last = piece.rows
         indices = piece.indices[first:last]
         generator = torch.Generator().manual_seed(mix_seed("views", schedule.seed, piece.step))
-        columns = [data.images(column).to(device, non_blocking=True) for column in indices.T[:view_count]]
-        settings, within = views.at(piece.size_px), (first, len(piece.indices))
+        columns = [data.images(column).to(device, non_blocking=True) for column in indices.T[: len(views)]]
+        within = (first, len(piece.indices))
         drawn = tuple(
-            draw_view(columns[min(view, len(columns) - 1)], settings, generator, within=within)
-            for view in range(view_count)
+            draw_view(
+                columns[min(number, len(columns) - 1)], view.at(piece.size_px), generator, within=within
+            )
+            for number, view in enumerate(views)
         )
         if channels_last and drawn and drawn[0].dim() == 4:
             drawn = tuple(view.contiguous(memory_format=torch.channels_last) for view in drawn)

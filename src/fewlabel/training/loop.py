@@ -27,13 +27,13 @@ from fewlabel.training.compute import (
     usual_compute,
 )
 from fewlabel.training.data import TrainingSet, mix_seed
-from fewlabel.training.feeding import Ahead, Piece, batches, pieces_of
-from fewlabel.training.health import measure_health
+from fewlabel.training.feeding import Ahead, Piece, batches, pieces_of, views_of
+from fewlabel.training.health import Health, measure_health
 from fewlabel.training.optimizers import learning_rate, make_optimizer
 from fewlabel.training.sync_batchnorm import synchronise_batchnorm
 from fewlabel.training.watching import Best, Watch
 from fewlabel.types import JSON, Batch, FewlabelError, Schedule
-from fewlabel.views import ViewSettings, draw_views
+from fewlabel.views import ViewSettings, draw_view, draw_views
 
 if TYPE_CHECKING:
     import lightning_fabric
@@ -78,8 +78,11 @@ def fit(
     """Train `objective` in place for `schedule.steps` steps.
 
     objective: a module with `encoder`, `view_count` and `loss(batch) -> scalar`. It may have `after_step(step, steps)`,
-        called after each optimizer step without gradients, for weights that follow others; and
-        `parameter_groups() -> {name: parameters}` with `rate_scale(name, step) -> float`, for rates that differ.
+        called after each optimizer step without gradients, for weights that follow others;
+        `parameter_groups() -> {name: parameters}` with `rate_scale(name, step) -> float`, for rates that differ;
+        `steps(batch)`, which yields (names of groups, loss): each loss updates these groups alone before the next is
+        asked for, as a GAN needs; `views_of(views) -> one ViewSettings a view`, where views differ in kind; and, beside
+        `embed`, `warning(embeddings) -> a sentence or ""`, for what may go wrong with this objective alone.
     out: folder for checkpoints and metrics.jsonl; the same call again continues from there, and ends, on one CPU,
         with the same weights bit for bit. None = nothing is written.
     compute: number format and memory layout; None = the fastest, by a short measurement (kept in compute.json), or for
@@ -176,7 +179,8 @@ def _choose_compute(
         )
         if key not in _measured:  # every process measures, since a loss may need all of them
             images = data.images(np.arange(count))
-            drawn = draw_views(images, views, objective.view_count, torch.Generator().manual_seed(0))
+            generator = torch.Generator().manual_seed(0)
+            drawn = tuple(draw_view(images, one, generator) for one in views_of(objective, views))
             labels = None if data.labels is None else torch.from_numpy(data.labels[:count])
             text = data.texts.padded(data.texts.first[data.texts.study[:count]]) if data.texts else None
             _measured[key] = measure_compute(objective, Batch(drawn, labels, text), fabric.device)
@@ -233,6 +237,11 @@ class _Run:
                 f"micro_batch is for objectives that contrast images with each other, and {type(objective).__name__} "
                 "does not: lower the batch size instead."
             )
+        if fabric.world_size > 1 and hasattr(objective, "steps"):
+            raise FewlabelError(
+                f"{type(objective).__name__} updates parts of its weights in turn, which {fabric.world_size} processes "
+                "cannot share: start it as one process."
+            )
 
     def _pieces(self, step: int) -> list[Piece]:
         size_px = self.schedule.size_at(step, self.views.size_px)
@@ -277,8 +286,7 @@ class _Run:
         made = batches(
             (piece for step in range(first, self.schedule.steps) for piece in self._pieces(step)),
             self.data,
-            self.views,
-            self.objective.view_count,
+            views_of(self.objective, self.views),
             self.schedule,
             device=self.fabric.device,
             channels_last=self.result.compute.channels_last,
@@ -324,14 +332,43 @@ class _Run:
         waited = time.perf_counter()
         batches = [next(feeder) for _ in range(self.pieces_a_step)]
         self.result.waiting_seconds += time.perf_counter() - waited
-        self.wrapped.zero_grad(set_to_none=True)
-        value = self._backward(batches[0]) if len(batches) == 1 else self._backward_in_pieces(batches)
-        self.wrapped.step()
+        value = self._update(batches)
         if hasattr(self.objective, "after_step"):
             with torch.no_grad():
                 self.objective.after_step(self.step, self.schedule.steps)
         self.step += 1
         return value
+
+    def _update(self, batches: list[Batch]) -> float:
+        """One update of the weights, or one for each of the objective's own steps; the loss, or their sum."""
+        if hasattr(self.objective, "steps"):
+            return sum(self._own_steps(batches[0]))
+        self.wrapped.zero_grad(set_to_none=True)
+        value = self._backward(batches[0]) if len(batches) == 1 else self._backward_in_pieces(batches)
+        self.wrapped.step()
+        return value
+
+    def _own_steps(self, batch: Batch) -> Iterator[float]:
+        """The objective's steps in turn: each updates the parameters of its groups alone, and the next sees that."""
+        self._seed_dropout(0)
+        steps = self.objective.steps(batch)
+        while True:
+            with self._autocast():
+                step = next(steps, None)
+            if step is None:
+                return
+            groups, loss = step
+            value = self._checked(loss)
+            self.wrapped.zero_grad(set_to_none=True)
+            self.fabric.backward(loss)
+            for group in self.optimizer.param_groups:
+                if group["name"] not in groups:
+                    for parameter in group["params"]:
+                        parameter.grad = (
+                            None  # without a gradient an optimizer leaves weights and moments alone
+                        )
+            self.wrapped.step()
+            yield value
 
     def _rate(self, step: int) -> float:
         """The schedule's rate of a step, halved as often as the looks so far have led to."""
@@ -405,10 +442,9 @@ class _Run:
         row: JSON = {"step": self.step, "loss": loss, "learning_rate": self._rate(self.step - 1)}
         row["seconds"] = round(self.result.seconds, 3)
         if hasattr(self.objective, "embed") and (self.step % health_every == 0 or last):
-            health = self._health()
+            health, warnings = self._health()
             row.update({k: round(v, 5) for k, v in asdict(health).items()})
-            if health.warning and health.warning not in self.result.warnings:
-                self.result.warnings.append(health.warning)
+            self.result.warnings += [said for said in warnings if said and said not in self.result.warnings]
         self.result.history.append(row)
         if self.out and self.fabric.is_global_zero:
             with (self.out / "metrics.jsonl").open("a") as file:
@@ -419,18 +455,19 @@ class _Run:
                     writer.add_scalar(key, value, self.step)
 
     @torch.no_grad()
-    def _health(self) -> Any:
+    def _health(self) -> tuple[Health, list[str]]:
+        """The health of embeddings and features, and what is to be said of it."""
         count = min(256, len(self.data))
         indices = np.linspace(0, len(self.data) - 1, count).astype(np.int64)
         generator = torch.Generator().manual_seed(mix_seed("health", self.schedule.seed))
         images = self.data.images(np.unique(indices)).to(self.fabric.device)
         first, second = draw_views(images, self.views, 2, generator)
         self.objective.eval()
-        health = measure_health(
-            self.objective.embed(first), self.objective.embed(second), self.objective.encoder(first)
-        )
+        embedded = self.objective.embed(first)
+        health = measure_health(embedded, self.objective.embed(second), self.objective.encoder(first))
+        own = [self.objective.warning(embedded)] if hasattr(self.objective, "warning") else []
         self.objective.train()
-        return health
+        return health, [health.warning, *own]
 
     def _rewrite_metrics(self) -> None:
         if self.out and self.fabric.is_global_zero:
