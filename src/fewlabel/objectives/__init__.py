@@ -7,9 +7,13 @@ from fewlabel.objectives.byol import BYOL, byol_error
 from fewlabel.objectives.contrast import info_nce, nt_xent
 from fewlabel.objectives.convirt import ConVIRT
 from fewlabel.objectives.distillation import Distillation, distillation_loss
+from fewlabel.objectives.fixmatch import FixMatch, pseudo_label_loss
+from fewlabel.objectives.gan import GAN, discriminator_loss, feature_matching
 from fewlabel.objectives.likelihoods import gaussian, laplace
+from fewlabel.objectives.m2 import M2, unlabelled_bound
 from fewlabel.objectives.mae import MAE, masked_error
 from fewlabel.objectives.masked_language import MaskedLanguage, mask_tokens
+from fewlabel.objectives.mean_teacher import MeanTeacher, consistency
 from fewlabel.objectives.moco import MoCo, moco_contrast
 from fewlabel.objectives.simclr import SimCLR
 from fewlabel.objectives.supcon import SupCon, supcon
@@ -18,10 +22,27 @@ from fewlabel.objectives.two_towers import TwoTowers
 from fewlabel.objectives.vae import VAE, kl_to_standard_normal
 from fewlabel.objectives.vicreg import VICReg, vicreg
 
-OBJECTIVES = (SimCLR, SupCon, MoCo, BYOL, BarlowTwins, VICReg, MAE, Autoencoder, VAE, Supervised)
+OBJECTIVES = (
+    SimCLR,
+    SupCon,
+    MoCo,
+    BYOL,
+    BarlowTwins,
+    VICReg,
+    MAE,
+    Autoencoder,
+    VAE,
+    M2,
+    GAN,
+    MeanTeacher,
+    FixMatch,
+    Supervised,
+)
 
 __all__ = [
     "BYOL",
+    "GAN",
+    "M2",
     "MAE",
     "OBJECTIVES",
     "VAE",
@@ -29,7 +50,9 @@ __all__ = [
     "BarlowTwins",
     "ConVIRT",
     "Distillation",
+    "FixMatch",
     "MaskedLanguage",
+    "MeanTeacher",
     "MoCo",
     "SimCLR",
     "SupCon",
@@ -38,7 +61,10 @@ __all__ = [
     "VICReg",
     "barlow_twins",
     "byol_error",
+    "consistency",
+    "discriminator_loss",
     "distillation_loss",
+    "feature_matching",
     "gaussian",
     "info_nce",
     "kl_to_standard_normal",
@@ -47,7 +73,9 @@ __all__ = [
     "masked_error",
     "moco_contrast",
     "nt_xent",
+    "pseudo_label_loss",
     "reconstruction_error",
     "supcon",
+    "unlabelled_bound",
     "vicreg",
 ]
