@@ -3,9 +3,9 @@
     L = mean over labelled of cross-entropy(f(weak(x)), y)
       + lambda_u mean over all of [max_k q_k >= tau] cross-entropy(f(strong(x)), argmax_k q_k),
 
-q = softmax f(weak(x)), with no gradient through q. The mean of the second term is over all images, sure or not. Departure: strong views are
-larger crops, turns and changes of exposure than the weak ones instead of RandAugment, whose colour operations have no
-meaning for grey images; and the mean is over labelled and unlabelled images of one batch.
+q = softmax f(weak(x)), with no gradient through it. The mean of the second term is over all images, sure or not.
+Departures: strong views are larger crops, turns and changes of exposure than the weak ones instead of RandAugment, whose
+colour operations have no meaning for grey images; and the mean is over labelled and unlabelled images of one batch.
 """
 
 from __future__ import annotations
