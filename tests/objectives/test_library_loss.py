@@ -55,7 +55,7 @@ def test_it_is_the_librarys_loss_of_the_labelled_images(case: str) -> None:
     loss, miner = CASES[case]()
     wanted = loss(z, LABELS[known], miner(z, LABELS[known]) if miner else None)
     found = objective.loss(batch())
-    assert float(wanted) > 0
+    assert wanted.item() > 0
     assert torch.allclose(found, wanted)
     found.backward()
     assert all(p.grad is not None for p in objective.parameters())
@@ -66,7 +66,7 @@ def test_it_is_the_librarys_loss_of_the_labelled_images(case: str) -> None:
 def test_a_batch_without_labels_is_nothing_with_gradients(case: str, labels: torch.Tensor | None) -> None:
     objective = made(case)
     loss = objective.loss(batch(labels))
-    assert float(loss) == 0
+    assert loss.item() == 0
     loss.backward()
     assert all(p.grad is not None and not p.grad.any() for p in objective.parameters())
 

@@ -79,7 +79,7 @@ def test_the_objective_pairs_the_images_of_a_batch() -> None:
     batch = replace(batch, views=batch.views[:1])
     z = objective.embed(batch.views[0])
     assert torch.allclose(z.norm(dim=1), torch.ones(6), atol=1e-5)
-    assert float(objective.loss(batch)) == 0
+    assert objective.loss(batch).item() == 0
     labels = torch.tensor([0, 0, 0, 1, 1, -1])
     assert torch.allclose(objective.loss(replace(batch, labels=labels)), siamese_loss(z, labels))
 

@@ -187,7 +187,7 @@ def test_the_objective_has_unit_embeddings_and_learns_from_labels() -> None:
     batch = replace(batch, views=batch.views[:1])
     z = objective.embed(batch.views[0])
     assert torch.allclose(z.norm(dim=1), torch.ones(6), atol=1e-5)
-    assert float(objective.loss(batch)) == 0
+    assert objective.loss(batch).item() == 0
     labels = torch.tensor([0, 0, 0, 1, 1, -1])
     loss = objective.loss(replace(batch, labels=labels))
     assert torch.allclose(loss, triplet_loss(z, labels, distance=squared_euclidean, mining=batch_all))
