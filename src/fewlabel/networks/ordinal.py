@@ -28,13 +28,14 @@ def ordered_thresholds(first: torch.Tensor, log_gaps: torch.Tensor) -> torch.Ten
 def grade_log_probabilities(score: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
     """log P(y = k), (B, K), of scores (B,) and ascending thresholds (K-1,).
 
-    Between two thresholds sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose logarithm stays
-    finite where the difference of the sigmoids would be rounded to 0.
+    Between two thresholds sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(-g)), with the gap g = a - b, whose
+    logarithm stays finite where the difference of the sigmoids would be rounded to 0. With t = tanh(g / 2), the last
+    factor is 2 t / (1 + t), which is exact for small gaps too.
     """
     margin = score[:, None] - thresholds  # (B, K-1)
     above, below = F.logsigmoid(margin), F.logsigmoid(-margin)
-    between = torch.log(-torch.expm1(thresholds[:-1] - thresholds[1:]))  # (K-2,)
-    inner = above[:, :-1] + below[:, 1:] + between
+    t = torch.tanh((thresholds[1:] - thresholds[:-1]) / 2)  # (K-2,)
+    inner = above[:, :-1] + below[:, 1:] + torch.log(2 * t / (1 + t))
     return torch.cat([below[:, :1], inner, above[:, -1:]], dim=1)  # (B, K)
 
 
