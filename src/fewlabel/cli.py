@@ -128,7 +128,7 @@ RecipeName = Annotated[
     str,
     typer.Option(
         "--recipe",
-        help="probe; simclr-v2: also fine-tune and distil; grading: with --grades, also fine-tune.",
+        help="probe; or also: simclr-v2, fine-tune and distil; metric, Siamese and triplets; grading.",
     ),
 ]
 Student = Annotated[str, typer.Option(help="With simclr-v2: network of the small student, by timm's name.")]
@@ -547,10 +547,13 @@ def _evaluate_settings(
     grades: str | None,
     referable: str | None,
 ) -> EvaluateSettings:
+    from typing import get_args
+
     from fewlabel.pipeline import EvaluateSettings, SimCLRv2Settings
+    from fewlabel.pipeline.evaluating import Recipe
     from fewlabel.types import FewlabelError
 
-    _one_of("--recipe", recipe, ("probe", "simclr-v2", "grading"))
+    _one_of("--recipe", recipe, get_args(Recipe))
     try:
         numbers = (
             tuple(int(part) for part in budgets.split(",") if part.strip() != "all") if budgets else None

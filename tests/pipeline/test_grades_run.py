@@ -27,6 +27,7 @@ from fewlabel.pipeline import (
     learn,
     learning,
     load_classifier,
+    metric_learning,
     predict,
     results,
     simclr_v2,
@@ -59,7 +60,7 @@ def fundi(tmp_path_factory: pytest.TempPathFactory) -> Collection:
 @pytest.fixture(scope="module", autouse=True)
 def short() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (arms, simclr_v2):
+        for module in (arms, metric_learning, simclr_v2):
             patch.setattr(module, "supervised_schedule", two_steps)
         yield
 
@@ -86,7 +87,10 @@ def test_kappa_is_the_main_measure_of_every_arm(graded: Learned) -> None:
     }
     assert (found["metric"], found["higher_is_better"]) == ("kappa", True)
     keys = {arm["key"] for arm in found["arms"]}
-    assert keys >= {"simclr", "simclr-knn", "finetune", "supervised", "random", "pixels", "statistics"}
+    assert keys >= {
+        "simclr", "simclr-knn", "finetune", "simclr-ordinal-triplet", "simclr-ordinal-triplet-knn", "supervised",
+        "random", "pixels", "statistics",
+    }  # fmt: skip
     rows = {(row["arm"], row["name"]): row for row in found["metrics"] if row["budget"] == 10}
     for arm in keys:
         for name in ("kappa", "mae", "auroc_referable", "sensitivity_at_90_specificity", "two_grades_off"):

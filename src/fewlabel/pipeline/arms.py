@@ -123,14 +123,17 @@ def probe_arm(
 ) -> Arm:
     """An arm that probes features(seed) -> (N, F)."""
 
-    def outputs(rows: np.ndarray, seed: int) -> Outputs:
-        all_features = features(seed)
-        fitted = fit_probe(task, all_features, rows, probe)
-        test = all_features[task.test]
-        before = None if task.target.kind == "number" else uncalibrated(fitted).predict(test)
-        return Outputs(fitted.predict(all_features[task.val]), fitted.predict(test), before)
+    return Arm(key, label, role, lambda rows, seed: probe_outputs(task, features(seed), rows, probe))
 
-    return Arm(key, label, role, outputs)
+
+def probe_outputs(
+    task: Task, features: np.ndarray, rows: np.ndarray, probe: Literal["linear", "neighbours"]
+) -> Outputs:
+    """What `fit_probe` answers on validation and test."""
+    fitted = fit_probe(task, features, rows, probe)
+    test = features[task.test]
+    before = None if task.target.kind == "number" else uncalibrated(fitted).predict(test)
+    return Outputs(fitted.predict(features[task.val]), fitted.predict(test), before)
 
 
 def chosen_cuts(task: Task, val: np.ndarray) -> Cuts:
@@ -247,27 +250,33 @@ def trained_arm(
     """An arm whose network is trained by train(rows, seed); its outputs are kept in `folder`, None = nowhere."""
 
     def outputs(rows: np.ndarray, seed: int) -> Outputs:
-        cached = folder / f"{key}-{len(rows)}-{seed}.npz" if folder else None
-        kept = _load_outputs(cached) if cached else None
+        kept = load_outputs(folder, key, rows, seed)
         if kept:
             return kept
         result = _network_outputs(task, train(rows, seed))
-        if cached:
-            _save_outputs(cached, result)
+        save_outputs(result, folder, key, rows, seed)
         return result
 
     return Arm(key, label, role, outputs)
 
 
-def _save_outputs(path: Path, outputs: Outputs) -> None:
+def save_outputs(outputs: Outputs, folder: Path | None, key: str, rows: np.ndarray, seed: int) -> None:
+    """Keep what an arm gave for the labels of `rows` and a seed; nothing where folder is None."""
+    if folder is None:
+        return
     before = np.empty(0) if outputs.uncalibrated is None else outputs.uncalibrated
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(_outputs_path(folder, key, rows, seed)) as temporary, temporary.open("wb") as file:
         np.savez(file, val=outputs.val, test=outputs.test, uncalibrated=before)
 
 
-def _load_outputs(path: Path) -> Outputs | None:
-    """What `_save_outputs` wrote; None where there is no file, or one of an earlier version without `uncalibrated`."""
-    if not path.exists():
+def _outputs_path(folder: Path, key: str, rows: np.ndarray, seed: int) -> Path:
+    return folder / f"{key}-{len(rows)}-{seed}.npz"
+
+
+def load_outputs(folder: Path | None, key: str, rows: np.ndarray, seed: int) -> Outputs | None:
+    """What `save_outputs` kept; None where there is no file, or one of an earlier version without `uncalibrated`."""
+    path = _outputs_path(folder, key, rows, seed) if folder else None
+    if path is None or not path.exists():
         return None
     with np.load(path, allow_pickle=False) as file:
         if "uncalibrated" not in file.files:

@@ -30,6 +30,8 @@ from fewlabel.pipeline.arms import (
     statistics_features,
     supervised_arm,
 )
+from fewlabel.pipeline.grading_recipe import Grading
+from fewlabel.pipeline.metric_learning import MetricLearning, check_metric_labels
 from fewlabel.pipeline.pretraining import Pretrained
 from fewlabel.pipeline.settings import check_range
 from fewlabel.pipeline.simclr_v2 import SimCLRv2, SimCLRv2Settings, as_probe
@@ -37,7 +39,7 @@ from fewlabel.splits import Split, nested_budgets
 from fewlabel.tasks.grading import Cuts
 from fewlabel.types import FewlabelError, ProgressCallback
 
-Recipe = Literal["probe", "simclr-v2", "grading"]
+Recipe = Literal["probe", "simclr-v2", "metric", "grading"]
 NETWORKS = "networks"
 DEFAULT_BUDGETS = (10, 25, 50, 100, 250)
 LINEAR_MODELS = {"number": "ridge regression", "ordinal": "cumulative logits"}
@@ -54,8 +56,9 @@ class EvaluateSettings:
     seeds: draws of the labels and of initial weights. headline_budget: fixed before any result is seen; the nearest
     budget is taken. validation_labels: at most so many validation labels are used for choosing settings; None = all.
     resamples: of the bootstrap. supervised: include training from scratch, the slowest arm.
-    recipe: "simclr-v2" also fine-tunes and distils, at every budget and seed, as simclr_v2 says; "grading", for grades,
-    fine-tunes.
+    recipe: "simclr-v2" also fine-tunes and distils, "metric" also trains which images are alike, "grading", for grades,
+    fine-tunes and trains that with margins by grade; each at every budget and seed, as simclr_v2, metric_learning and
+    grading say.
     prompts: a JSON file with sentences for each class, see `read_prompts`; None = usual ones with the target's name.
     """
 
@@ -95,6 +98,7 @@ class Evaluated:
 
     classifier: that of the arm `final` with all training labels, on `features` (N, F) of `encoder`.
     cuts: between its grades, from validation; None for a target without grades.
+    embedding: of the recipe metric, what was trained in words and its embeddings (N, K), from all training labels.
     """
 
     task: Task
@@ -107,6 +111,7 @@ class Evaluated:
     seconds: float
     title: str = "SimCLR"
     final: str = "simclr"
+    embedding: tuple[str, np.ndarray] | None = None
     cuts: Cuts | None = None
 
     def predicted(self, rows: np.ndarray) -> np.ndarray:
@@ -165,8 +170,22 @@ def labelled_rows(collection: Collection, target: Target, split: Split, settings
 
 def check_evaluation(collection: Collection, split: Split, settings: EvaluateSettings) -> None:
     """Raise FewlabelError for all that would stop the evaluation, before anything is trained."""
-    labelled = labelled_rows(collection, settings.target_in(collection), split, settings)
-    choose_budgets(settings.budgets, len(labelled.train))
+    target, patients = settings.target_in(collection), collection.patients()
+    labelled = labelled_rows(collection, target, split, settings)
+    budgets = choose_budgets(settings.budgets, len(labelled.train))
+    if settings.recipe in ("metric", "grading"):
+        check_metric_labels(target, [labelled.val], patients)
+        for seed in range(settings.seeds):
+            drawn = rows_of_budgets(labelled.train, target.values, patients, budgets, seed)
+            check_metric_labels(target, drawn.values(), patients)
+
+
+def rows_of_budgets(
+    train: np.ndarray, y: np.ndarray, patients: np.ndarray, budgets: Sequence[int], seed: int
+) -> dict[int, np.ndarray]:
+    """The rows of `train` that have a label at each budget; y, patients: (N,) of the whole collection."""
+    drawn = nested_budgets(y[train], patients[train], list(budgets), seed=seed)
+    return {budget: train[positions] for budget, positions in drawn.items()}
 
 
 def _check_part(target: Target, rows: np.ndarray, part: str) -> None:
@@ -206,7 +225,7 @@ def make_arms(
     task: Task,
     pretrained: Sequence[Pretrained],
     settings: EvaluateSettings,
-    steps: SimCLRv2 | None,
+    steps: SimCLRv2 | MetricLearning | Grading | None,
     folder: Path | None,
 ) -> list[Arm]:
     """The pretrained encoder with its probes and further steps, supervised from scratch, random-init features, pixels,
@@ -225,10 +244,8 @@ def make_arms(
         probe_arm("pixels", f"16 x 16 pixels, {linear}", "baseline", task, lambda seed: pixels),
         probe_arm("statistics", f"six image statistics, {linear}", "control", task, lambda seed: statistics),
     ]
-    if steps and settings.recipe == "simclr-v2":
+    if steps:
         arms[1:1] = steps.arms(folder)
-    if steps and settings.recipe == "grading":
-        arms[1:1] = [steps.finetune_arm(folder)]
     if settings.supervised:
         arms.insert(-3, supervised_arm(task, folder, settings.supervised_learning_rate))
     return arms
@@ -253,20 +270,16 @@ def evaluate_encoders(
     task = make_task(
         collection, pretrained[0], settings, features_folder=folder and folder / "features", cluster=cluster
     )
-    steps = None
-    if settings.recipe != "probe":
+    steps: SimCLRv2 | MetricLearning | Grading | None = None
+    if settings.recipe == "simclr-v2":
         steps = SimCLRv2(task, pretrained, settings.simclr_v2, folder and folder / NETWORKS)
+    elif settings.recipe == "metric":
+        steps = MetricLearning(task, pretrained, folder and folder / NETWORKS)
+    elif settings.recipe == "grading":
+        steps = Grading(task, pretrained, folder and folder / NETWORKS)
     arms = make_arms(task, pretrained, settings, steps, folder and folder / "outputs")
     curves, resamples = compare_on(task, arms, settings, progress)
-    classifier: Probe
-    if steps and settings.recipe == "simclr-v2":
-        final = "self-distilled"
-        encoder, classifier = as_probe(steps.distilled(final, task.train, 0))
-        features = extract_features(encoder, task.pixels, size_px=task.size_px)
-    else:
-        final, encoder = "simclr", pretrained[0].encoder
-        features = encoder_features(task, [encoder])(0)
-        classifier = fit_probe(task, features, task.train, "linear")
+    final, encoder, features, classifier = _final_classifier(task, pretrained, steps)
     cuts = None
     if task.target.kind == "ordinal":
         cuts = chosen_cuts(task, classifier.predict(features[task.val]))
@@ -281,8 +294,28 @@ def evaluate_encoders(
         seconds=time.perf_counter() - started,
         title=pretrained[0].settings.title,
         final=final,
+        embedding=steps.final_embedding(features) if isinstance(steps, MetricLearning) else None,
         cuts=cuts,
     )
+
+
+def _final_classifier(
+    task: Task, pretrained: Sequence[Pretrained], steps: SimCLRv2 | MetricLearning | Grading | None
+) -> tuple[str, Encoder, np.ndarray, Probe]:
+    """Key of the arm whose classifier a run keeps, and with all training labels its encoder, features and
+    classifier.
+    """
+    if isinstance(steps, SimCLRv2):
+        final = "self-distilled"
+        encoder, distilled = as_probe(steps.distilled(final, task.train, 0))
+        return final, encoder, extract_features(encoder, task.pixels, size_px=task.size_px), distilled
+    if isinstance(steps, MetricLearning):
+        final, encoder = steps.final_encoder()
+        features = extract_features(encoder, task.pixels, size_px=task.size_px)
+    else:
+        final, encoder = "simclr", pretrained[0].encoder
+        features = encoder_features(task, [encoder])(0)
+    return final, encoder, features, fit_probe(task, features, task.train, "linear")
 
 
 def compare_on(
@@ -294,17 +327,13 @@ def compare_on(
         arms = [graded(task, arm) for arm in arms]
     budgets = choose_budgets(settings.budgets, len(task.train))
 
-    def rows(seed: int) -> dict[int, np.ndarray]:
-        drawn = nested_budgets(y[task.train], patients[task.train], budgets, seed=seed)
-        return {budget: task.train[positions] for budget, positions in drawn.items()}
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the report itself says when the test patients are few
         resamples = draw_resamples(patients[task.test], resamples=settings.resamples, seed=0)
     curves = compare_arms(
         arms,
         y[task.test],
-        rows,
+        lambda seed: rows_of_budgets(task.train, y, patients, budgets, seed),
         resamples,
         suite=metric_suite(task.target.kind, referable=task.target.referable),
         budgets=budgets,

@@ -107,13 +107,21 @@ def _metric_rows(evaluated: Evaluated) -> list[JSON]:
     return rows
 
 
-# What each step of the recipe simclr-v2 is compared with: (after, before).
+# What each step of a recipe is compared with: (after, before).
 STEPS = (
     ("finetune", "simclr"),
     ("finetune-head", "simclr"),
     ("self-distilled", "finetune-head"),
     ("distilled", "finetune-head"),
     ("self-distilled", "supervised"),
+    ("simclr-triplet", "simclr"),
+    ("simclr-siamese", "simclr"),
+    ("simclr-triplet-knn", "simclr-knn"),
+    ("simclr-siamese-knn", "simclr-knn"),
+    ("simclr-triplet", "triplet"),
+    ("triplet", "supervised"),
+    ("simclr-ordinal-triplet", "simclr"),
+    ("simclr-ordinal-triplet-knn", "simclr-knn"),
 )
 
 
@@ -228,7 +236,8 @@ def _embedding(evaluated: Evaluated) -> JSON | None:
     perplexity = min(30.0, (len(rows) - 1) / 4)
     whose = f"{evaluated.title} features, made without labels,"
     if evaluated.final != "simclr":
-        whose = "the distilled network's features, made with labels,"
+        labels_of = {arm.key: arm.label for arm in evaluated.arms}
+        whose = f"the features of the final network ({labels_of[evaluated.final]}), made with labels,"
     places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
     target = task.target
     if target.kind == "number":

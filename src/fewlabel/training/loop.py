@@ -173,9 +173,13 @@ def _choose_compute(
         if key not in _measured:  # every process measures, since a loss may need all of them
             images = data.images(np.arange(count))
             drawn = draw_views(images, views, objective.view_count, torch.Generator().manual_seed(0))
-            labels = None if data.labels is None else torch.from_numpy(data.labels[:count])
+            labels, patients = (
+                None if given is None else torch.from_numpy(given[:count])
+                for given in (data.labels, data.patients)
+            )
             text = data.texts.padded(data.texts.first[data.texts.study[:count]]) if data.texts else None
-            _measured[key] = measure_compute(objective, Batch(drawn, labels, text), fabric.device)
+            batch = Batch(drawn, labels, text, patients)
+            _measured[key] = measure_compute(objective, batch, fabric.device)
         chosen = _measured[key] = fabric.broadcast(_measured[key])  # what the first process measured
     if kept and fabric.is_global_zero:
         write_text(kept, json.dumps(asdict(chosen)))
@@ -205,6 +209,7 @@ class _Run:
             "views": asdict(views),
             "images": len(data),
             "sentences": len(data.texts) if data.texts else None,
+            "per_class": data.per_class,
         }
         self.batch_size = min(schedule.batch_size, data.units)
         if self.batch_size < fabric.world_size:
