@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from example import binary
+from example import binary, slim
 
 JSON = dict[str, Any]
 GRADES = ["0", "1", "2", "3", "4"]
@@ -14,8 +14,8 @@ COUNTS = [[30, 2, 2, 0, 0], [2, 1.5, 1.5, 0, 0], [5, 3, 18, 5, 1], [0, 0, 6, 11,
 
 def graded() -> JSON:
     """Grades 0 to 4 of fundus photographs, referable from 2 on."""
-    results = binary()
-    measures = {"auroc": "kappa", "balanced_accuracy": "auroc_referable"}
+    results = slim(binary()) | {"arms": binary()["arms"]}
+    measures = {"auroc": "kappa", "brier": "auroc_referable"}
     metrics = [row | {"name": measures.get(row["name"], row["name"])} for row in results["metrics"]]
     differences = [row | {"name": "kappa"} for row in results["differences"]]
     return results | {

@@ -10,7 +10,9 @@ from example import binary, write_run
 from grades_example import COUNTS, graded
 from parsed_page import Page
 
-from fewlabel.report import write_report
+from fewlabel.report import facts, write_report
+from fewlabel.report.grades import grades
+from fewlabel.report.results import Results
 from fewlabel.types import FewlabelError
 
 
@@ -55,24 +57,26 @@ def test_a_matrix_holds_its_counts_and_shares(page: str) -> None:
 def test_baselines_stand_in_the_table_and_not_in_the_pictures(page: str) -> None:
     parsed = Page(page)
     drawn = [label for _, a in parsed.elements if "Confusion" in (label := str(a.get("aria-label")))]
-    assert len(drawn) == 6  # three arms at two numbers of labels
-    assert not any("pixels" in label for label in drawn)
+    assert len(drawn) == 4  # a method and the reference at two numbers of labels
+    assert not any("pixels" in label or "neighbours" in label for label in drawn)
 
 
-def test_a_grade_that_nobody_has_leaves_its_row_empty(tmp_path: Path) -> None:
+def test_a_grade_that_nobody_has_leaves_its_row_empty() -> None:
     results = graded()
     for row in results["grades"]["confusion"]:
         row["counts"] = copy.deepcopy(row["counts"])
         row["counts"][1], row["shares"][1] = [0.0] * 5, [None] * 5
-    assert "true 1: –, –, –, –, –;" in page_of(tmp_path / "run", results)
+    shown = grades(Results(results))
+    assert shown is not None
+    assert "true 1: –, –, –, –, –;" in shown["first"][0]["panels"][0]["plot"].wide
 
 
-def test_other_runs_have_no_such_section(tmp_path: Path) -> None:
-    assert "grades" not in Page(page_of(tmp_path / "run", binary())).ids
-    without = graded() | {"grades": None}
-    parsed = Page(page_of(tmp_path / "without", without))
-    assert "grades" not in parsed.ids
-    assert "Grades : results.json says nothing of them." in parsed.text
+def test_other_runs_have_no_such_section() -> None:
+    assert grades(Results(binary())) is None
+    without = Results(graded() | {"grades": None})
+    assert grades(without) is None
+    assert ("Grades", "results.json says nothing of them.") in facts.missing(without, {})
+    assert "Grades" not in dict(facts.missing(Results(binary()), {}))
 
 
 def test_a_broken_block_is_one_sentence(tmp_path: Path) -> None:

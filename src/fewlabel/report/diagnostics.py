@@ -228,11 +228,12 @@ def confusion(
 
 
 def _cell(axes: Axes, row: int, column: int, count: float, share: float | None, size: float) -> None:
-    corner, edge = (column - 0.48, row - 0.48), LIGHT["ink"] if row == column else "none"
-    axes.add_patch(
-        Rectangle(corner, 0.96, 0.96, facecolor=LIGHT["m0"], alpha=0.55 * (share or 0), linewidth=0)
-    )
-    axes.add_patch(Rectangle(corner, 0.96, 0.96, facecolor="none", edgecolor=edge, linewidth=1))
+    corner = (column - 0.48, row - 0.48)
+    if share:
+        shade = Rectangle(corner, 0.96, 0.96, facecolor=LIGHT["m0"], alpha=0.55 * share, linewidth=0)
+        axes.add_patch(shade)
+    if row == column:
+        axes.add_patch(Rectangle(corner, 0.96, 0.96, facecolor="none", edgecolor=LIGHT["ink"], linewidth=1))
     if not share:
         axes.text(
             column, row, "" if share is None else "0", fontsize=size, color=QUIET, ha="center", va="center"

@@ -9,6 +9,8 @@ from fewlabel.report.words import count, is_number, percent, percent_interval, v
 from fewlabel.types import JSON
 
 LETTERS = 12
+NEIGHBOURS = "-knn"
+"""Ends the keys of arms that stand in the table alone: the second probe on what another arm shows already."""
 MEASURES = ("kappa", "auroc_referable", "sensitivity_at_90_specificity")
 
 
@@ -38,6 +40,7 @@ def _group(results: Results, given: JSON, budget: int) -> JSON:
             {"label": results.arm(row["arm"]), "plot": _plot(results, given["classes"], row)}
             for row in rows
             if results.look(row["arm"]).role in ("method", "reference")
+            and not row["arm"].endswith(NEIGHBOURS)
         ],
     }
 
