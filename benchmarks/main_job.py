@@ -215,7 +215,8 @@ def quick(job: Job) -> Job:
     evaluation = replace(
         job.evaluation, budgets=budgets[:1], seeds=1, resamples=50, supervised=False, simclr_v2=recipe
     )
-    pretraining = job.pretraining and replace(job.pretraining, steps=3, batch_size=16)
+    size_px = min(32, job.pretraining.size_px) if job.pretraining else 0
+    pretraining = job.pretraining and replace(job.pretraining, steps=3, batch_size=16, size_px=size_px)
     return replace(job, evaluation=evaluation, pretraining=pretraining, pretraining_seeds=1)
 
 
