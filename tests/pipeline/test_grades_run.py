@@ -101,6 +101,19 @@ def test_kappa_is_the_main_measure_of_every_arm(graded: Learned) -> None:
     assert "quadratic weighted kappa" in found["labels_saved"][0]["sentence"]
 
 
+def test_grades_are_learned_where_they_can_be_told(graded: Learned) -> None:
+    """Lesions darken a made fundus, so that six plain numbers tell its grade; thresholds and cuts must find that."""
+    everything = graded.results["budgets"][-1]
+    found = {
+        row["name"]: row["value"]
+        for row in graded.results["metrics"]
+        if (row["arm"], row["budget"]) == ("statistics", everything)
+    }
+    assert found["kappa"] > 0.6
+    assert found["auroc_referable"] > 0.85
+    assert found["mae"] < 1
+
+
 def test_the_block_of_grades_is_what_the_arms_called(graded: Learned, fundi: Collection) -> None:
     block, split = graded.results["grades"], read_split(graded.out / "split.csv", fundi)
     assert split is not None

@@ -11,7 +11,7 @@ from fewlabel.types import JSON
 LETTERS = 12
 NEIGHBOURS = "-knn"
 """Ends the keys of arms that stand in the table alone: the second probe on what another arm shows already."""
-MEASURES = ("kappa", "auroc_referable", "sensitivity_at_90_specificity")
+MEASURES = ("kappa", "auroc_referable")
 
 
 def grades(results: Results) -> JSON | None:
