@@ -62,7 +62,10 @@ class Result:
         self.raw: JSON = content or {}
         self.cells = {(r["name"], r["arm"], r["budget"]): r for r in self.raw.get("metrics", [])}
         differences = self.raw.get("differences", [])
-        self.against = {(r["reference"], r["budget"]): r for r in differences if r["arm"] == "simclr"}
+        turned = [_turned(r) for r in differences if r["reference"] == "simclr"]
+        self.against = {
+            (r["reference"], r["budget"]): r for r in [*turned, *differences] if r["arm"] == "simclr"
+        }
 
     @property
     def measured(self) -> bool:
@@ -90,9 +93,9 @@ class Result:
         """The main measure, and which way is better where it is not the usual one."""
         return self.metric if self.raw["higher_is_better"] else f"{self.metric} (lower is better)"
 
-    def value(self, arm: str, budget: int) -> str:
-        """ "0.941 (0.912 to 0.960)"."""
-        cell = self.cells.get((self.raw.get("metric"), arm, budget))
+    def value(self, arm: str, budget: int, name: str | None = None) -> str:
+        """ "0.941 (0.912 to 0.960)" of the main measure, or of another one."""
+        cell = self.cells.get((name or self.raw.get("metric"), arm, budget))
         return f"{number(cell['value'])} ({interval(cell['low'], cell['high'])})" if cell else NOT_MEASURED
 
     def difference(self, reference: str, budget: int) -> str:
@@ -113,6 +116,12 @@ class Result:
         """The sentence on labels saved."""
         headline = self.raw.get("headline")
         return str(headline["sentence"]) if headline else f"Labels saved: {NOT_MEASURED}."
+
+
+def _turned(row: JSON) -> JSON:
+    """The same difference, the other way round."""
+    ends = {"value": -row["value"], "low": -row["high"], "high": -row["low"]}
+    return {**row, **ends, "arm": row["reference"], "reference": row["arm"]}
 
 
 def p_text(value: float) -> str:
@@ -341,12 +350,20 @@ def section(result: Result) -> str:
         f"{count(data['pretraining_images'])} images pretrained on; split: {data['split']}."
     )
     warnings = "\n".join(f"- {text}" for text in raw["warnings"])
+    referable: list[str] = []
+    if raw["target"]["kind"] == "ordinal":
+        found = [
+            [count(b), *(result.value(arm, b, "auroc_referable") for arm in labels)] for b in result.budgets
+        ]
+        about = f"AUROC of referable, {raw['target']['referable']} or more:"
+        referable = [about, markdown_table(header, found)]
     parts = [
         f"## {result.name}",
         facts,
         result.saved(),
         f"{result.measure[0].upper()}{result.measure[1:]}:",
         markdown_table(header, rows),
+        *referable,
         "SimCLR's linear probe minus the others:",
         markdown_table(["Labels", *(labels[key] for key in others)], gaps),
         f"Warnings of the run:\n\n{warnings}" if warnings else "The run gave no warning.",

@@ -100,6 +100,13 @@ TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write Ten
 TargetName = Annotated[
     str, typer.Option("--target", help='A label column, or "column=value", or "column>number".')
 ]
+Grades = Annotated[
+    str | None, typer.Option(help="The target is graded: its grades from least to most, such as 0,1,2,3,4.")
+]
+Referable = Annotated[
+    str | None,
+    typer.Option(help="With --grades: the grade from which on an image is referable; the middle one."),
+]
 Where = Annotated[
     str | None, typer.Option(help="Evaluate on these images only: an SQL expression over the columns.")
 ]
@@ -119,7 +126,10 @@ NoSupervised = Annotated[
 ]
 RecipeName = Annotated[
     str,
-    typer.Option("--recipe", help="probe; or simclr-v2: also fine-tune and distil at every budget."),
+    typer.Option(
+        "--recipe",
+        help="probe; or also: simclr-v2, fine-tune and distil; metric, Siamese and triplets; grading.",
+    ),
 ]
 Student = Annotated[str, typer.Option(help="With simclr-v2: network of the small student, by timm's name.")]
 Column = Annotated[str | None, typer.Option(help="Name of that column in the label file.")]
@@ -202,6 +212,8 @@ def learn(
     pretrain_on: Annotated[
         list[Path] | None, typer.Option(help="A further collection to pretrain on; may be repeated.")
     ] = None,
+    grades: Grades = None,
+    referable: Referable = None,
     where: Where = None,
     budgets: Budgets = None,
     headline_budget: HeadlineBudget = 50,
@@ -267,6 +279,8 @@ def learn(
         recipe,
         student,
         prompts,
+        grades,
+        referable,
     )
     with _progress("evaluating") as progress:
         learned = pipeline.learn(
@@ -381,6 +395,8 @@ def evaluate(
     reports: ReportsAt = None,
     text_column: TextColumn = None,
     prompts: Prompts = None,
+    grades: Grades = None,
+    referable: Referable = None,
     where: Where = None,
     budgets: Budgets = None,
     headline_budget: HeadlineBudget = 50,
@@ -406,6 +422,8 @@ def evaluate(
         recipe,
         student,
         prompts,
+        grades,
+        referable,
     )
     with _progress("evaluating") as progress:
         learned = pipeline.evaluate(
@@ -526,11 +544,16 @@ def _evaluate_settings(
     recipe: Any,
     student: str,
     prompts: Path | None,
+    grades: str | None,
+    referable: str | None,
 ) -> EvaluateSettings:
+    from typing import get_args
+
     from fewlabel.pipeline import EvaluateSettings, SimCLRv2Settings
+    from fewlabel.pipeline.evaluating import Recipe
     from fewlabel.types import FewlabelError
 
-    _one_of("--recipe", recipe, ("probe", "simclr-v2"))
+    _one_of("--recipe", recipe, get_args(Recipe))
     try:
         numbers = (
             tuple(int(part) for part in budgets.split(",") if part.strip() != "all") if budgets else None
@@ -550,6 +573,8 @@ def _evaluate_settings(
         recipe=recipe,
         simclr_v2=SimCLRv2Settings(student=student),
         prompts=str(prompts) if prompts else None,
+        grades=tuple(grade.strip() for grade in grades.split(",")) if grades else None,
+        referable=referable,
     )
 
 

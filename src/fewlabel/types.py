@@ -36,6 +36,8 @@ class LabelState(IntEnum):
 
 
 LabelKind = Literal["binary", "category", "number"]
+TargetKind = Literal["binary", "category", "number", "ordinal"]
+"""What is learned: the kinds of label columns, and "ordinal" for classes in an order, such as grades."""
 
 
 @dataclass(frozen=True)

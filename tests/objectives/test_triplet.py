@@ -22,7 +22,7 @@ from fewlabel.objectives import (
     squared_euclidean,
     triplet_loss,
 )
-from fewlabel.objectives.triplet import Margin, Mining
+from fewlabel.objectives.triplet import Margin, Mining, graded_margin
 from fewlabel.types import FewlabelError
 
 MININGS = [batch_all, semi_hard, hard]
@@ -204,3 +204,36 @@ def test_mistakes_are_named() -> None:
             triplet_loss(z, labels, margin=margin)
     with pytest.raises(FewlabelError, match=r"gave \(3, 1\) for 3 labels"):
         triplet_loss(z, labels, margin=lambda anchor, negative: anchor * 0.1)
+
+
+def test_the_margin_grows_with_the_distance_between_grades() -> None:
+    """By loops: max(0, d(a, p) - d(a, n) + step |grade a - grade n|), over all triplets."""
+    torch.manual_seed(4)
+    z, grades = torch.randn(9, 5, dtype=torch.float64), torch.tensor([0, 0, 1, 1, 2, 4, 4, 2, 0])
+    found = triplet_loss(z, grades, margin=graded_margin(0.3), mining=batch_all)
+    terms = []
+    for a in range(9):
+        for p in range(9):
+            for n in range(9):
+                if a != p and grades[a] == grades[p] != grades[n]:
+                    m = 0.3 * abs(int(grades[a]) - int(grades[n]))
+                    d_p, d_n = ((z[a] - z[other]).square().sum() for other in (p, n))
+                    terms.append(max(0.0, float(d_p - d_n) + m))
+    assert found.item() == pytest.approx(sum(terms) / len(terms), rel=1e-6)
+    assert found.item() != pytest.approx(triplet_loss(z, grades, margin=0.3, mining=batch_all).item())
+
+
+def test_worked_by_hand_with_grades() -> None:
+    """d(a, p) = 0 and d(a, n) = 0.5: grades 0 and 1 are apart enough for a step of 0.2, grades 0 and 4 are not."""
+    z = torch.tensor([[0.0], [0.0], [0.5**0.5]], dtype=torch.float64)
+    losses = [
+        triplet_loss(z, torch.tensor([0, 0, other]), margin=graded_margin(0.2), mining=batch_all).item()
+        for other in (1, 4)
+    ]
+    assert losses == pytest.approx([0.0, 0.8 - 0.5])
+
+
+def test_neighbouring_grades_need_a_margin() -> None:
+    for step in (0.0, -1.0, float("nan")):
+        with pytest.raises(FewlabelError, match="margin of neighbouring grades"):
+            graded_margin(step)

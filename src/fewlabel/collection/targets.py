@@ -1,5 +1,5 @@
-"""What is to be learned: a target such as "Pneumonia", "View Position=PA" or "Patient Age>55"; and row
-selection.
+"""What is to be learned: a target such as "Pneumonia", "View Position=PA" or "Patient Age>55", or the grades of a
+column; and row selection.
 """
 
 from __future__ import annotations
@@ -7,14 +7,15 @@ from __future__ import annotations
 import operator
 import re
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fewlabel.collection.matching import checked_name
-from fewlabel.types import FewlabelError, LabelKind, LabelState
+from fewlabel.types import FewlabelError, LabelState, TargetKind
 
 _SPLIT = re.compile(r"(<=|>=|!=|=|<|>)")
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -33,18 +34,20 @@ _MOST_CLASSES = 1000
 class Target:
     """One thing to learn, for every image of a collection.
 
-    kind: "binary" (class 1 is the one in the name), "category" or "number".
+    kind: "binary" (class 1 is the one in the name), "category", "number", or "ordinal": classes from least to most.
     classes: class names by code; () for a number.
     values: shape (N,); int64 codes with -1 = no usable label, or float64 with NaN for a number.
     uncertain, not_mentioned: how many images have no usable label because it is uncertain, or missing.
+    referable: of an ordinal target, the code of the grade from which on an image is referable; else 0.
     """
 
     name: str
-    kind: LabelKind
+    kind: TargetKind
     classes: tuple[str, ...]
     values: np.ndarray = field(repr=False)
     uncertain: int = 0
     not_mentioned: int = 0
+    referable: int = 0
 
     @property
     def usable(self) -> np.ndarray:
@@ -83,6 +86,57 @@ def make_target(spec: str, names: Iterable[str], load: Callable[[str], NamedColu
     raise FewlabelError(f'"{spec}" is no target: write a column, column=class, or column>number')
 
 
+def graded_target(
+    name: str,
+    names: Iterable[str],
+    load: Callable[[str], NamedColumn],
+    grades: Sequence[str],
+    referable: str | None = None,
+) -> Target:
+    """The column `name` as an ordinal target.
+
+    grades: every value that the column holds, from least to most; numbers are written as whole numbers ("0", not
+    "0.0"). referable: the grade from which on an image is referable; None = the middle one, the upper of two.
+    Raises FewlabelError for fewer than three grades, one named twice, a value of the column that is not among them.
+    """
+    names = list(names)
+    checked_name(name, names, "this collection")
+    if len(grades) < 3 or len({*grades}) < len(grades) or not all(grades):
+        raise FewlabelError(
+            f"The grades of {name!r} are {', '.join(map(repr, grades)) or 'none'}: name three or more, each once, from "
+            "least to most (two would be a yes/no target, which needs no grades)."
+        )
+    at = grades[len(grades) // 2] if referable is None else referable
+    if at not in grades[1:]:
+        raise FewlabelError(
+            f"An image was to be referable from {at!r} on: use one of the grades above the least, "
+            f"{', '.join(grades[1:])}."
+        )
+    cells = _as_words(load(name))
+    strange = Counter(cell for cell in cells if cell and cell not in grades)
+    if strange:
+        value, count = strange.most_common(1)[0]
+        raise FewlabelError(
+            f"{name!r} holds {value!r} in {count} images, and the grades are {', '.join(grades)}: name every value "
+            "from least to most, or empty those cells in the label file."
+        )
+    code = {grade: i for i, grade in enumerate(grades)}
+    values = np.array([code.get(cell or "", -1) for cell in cells], dtype=np.int64)
+    unknown = sum(cell is None for cell in cells)
+    missing = int((values < 0).sum()) - unknown
+    return Target(name, "ordinal", tuple(grades), values, unknown, missing, code[at])
+
+
+def _as_words(column: NamedColumn) -> list[str | None]:
+    """Cells as text: "" where nothing is said, None where a yes/no cell is uncertain."""
+    if column.kind == "binary":
+        words = {LabelState.NEGATIVE: "0", LabelState.POSITIVE: "1", LabelState.UNCERTAIN: None}
+        return [words.get(LabelState(int(v)), "") for v in column.values]
+    if column.kind == "number":
+        return ["" if np.isnan(v) else f"{v:g}" for v in column.values.astype(np.float64)]
+    return [v or "" for v in column.values]
+
+
 def _whole(name: str, column: NamedColumn) -> Target:
     if column.kind == "binary":
         states = column.values
@@ -103,7 +157,7 @@ def _whole(name: str, column: NamedColumn) -> Target:
         )
     code = {c: i for i, c in enumerate(classes)}
     values = np.array([code.get(v, -1) for v in column.values], dtype=np.int64)
-    kind: LabelKind = "binary" if len(classes) == 2 else "category"
+    kind: TargetKind = "binary" if len(classes) == 2 else "category"
     return Target(name, kind, classes, values, 0, int((values < 0).sum()))
 
 

@@ -40,6 +40,16 @@ Mining = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], Trip
 """Called with (N, N) distances, which pairs are positives (bool), which are negatives (bool), and margins."""
 
 
+def graded_margin(step: float) -> Margin:
+    """step * |grade of the anchor - grade of the negative|: the further two grades lie apart, the further their images.
+
+    So that neighbouring grades keep the margin `step`. Raises FewlabelError for a step that is not above 0.
+    """
+    if not (math.isfinite(step) and step > 0):
+        raise FewlabelError(f"The margin of neighbouring grades is {step}: a number above 0 is needed.")
+    return lambda anchors, negatives: step * (anchors - negatives).abs()
+
+
 def batch_all(
     d: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor, margin: torch.Tensor
 ) -> Triplets:

@@ -77,7 +77,7 @@ def learn(
     out = Path(out) if out else usual_folder(main, target, chosen)
     texts = paired_texts(main, reports, chosen.text, text_column) if reports else None
     check_texts(chosen, [main, *others], texts)
-    wanted = main.target(target)
+    wanted = settings.target_in(main)
     strata = None if wanted.kind == "number" else wanted.values
     splits = [split_of(main, seed=chosen.seed, strata=strata, drop=drop_leaks)]
     splits += [whole(other) for other in others]
@@ -218,7 +218,7 @@ def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings,
     split = read_split(folder / "split.csv", main)
     warnings: list[str] = []
     if split is None:
-        wanted = main.target(settings.target)
+        wanted = settings.target_in(main)
         strata = None if wanted.kind == "number" else wanted.values
         split = split_of(main, seed=chosen.seed, strata=strata, drop=drop)
         split, warnings = separate_from_pretraining(folder, main, split, drop)
@@ -273,4 +273,5 @@ def _save_model(pretrained: Pretrained, evaluated: Evaluated, out: Path, main: C
         labels=len(evaluated.task.train),
         trained_on=main.name,
         validation=validation_cases(evaluated),
+        cuts=evaluated.cuts,
     )

@@ -88,7 +88,10 @@ class MetricLearning:
         """Two arms a method; outputs: where their outputs are kept, None = in memory."""
         made = []
         for method in self.methods:
-            for key, probe in ((method.key, "linear probe"), (method.key + NEIGHBOURS, "nearest neighbours")):
+            for key, probe in (
+                (method.key, self.task.probe_name),
+                (method.key + NEIGHBOURS, "nearest neighbours"),
+            ):
                 asked = partial(self._outputs, outputs, method, key)
                 made.append(Arm(key, f"{method.label}, {probe}", "method", asked))
         return made

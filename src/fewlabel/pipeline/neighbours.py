@@ -278,7 +278,8 @@ def _zero_shot(model: ImageText, images: _Side, prompts: Prompts, evaluated: Eva
     curves = evaluated.curves
     rows = []
     for name, measure in curves.suite.measures.items():
-        found = bootstrap(measure, images.classes, probabilities[None], evaluated.resamples)
+        said = probabilities.argmax(axis=1) if name in curves.suite.of_called else probabilities
+        found = bootstrap(measure, images.classes, said[None], evaluated.resamples)
         low, high = found.interval()
         rows.append(
             {

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fewlabel.adaptation.features import extract_features
+from fewlabel.adaptation.ordinal import OrdinalProbe
 from fewlabel.adaptation.probe import Calibration, LinearProbe, Scaling
 from fewlabel.collection import Target, square_image
 from fewlabel.evaluation.selective import (
@@ -26,9 +27,10 @@ from fewlabel.images import read_file
 from fewlabel.networks import Encoder
 from fewlabel.pipeline.evaluating import Probe
 from fewlabel.pipeline.runs import read_json, write_json
+from fewlabel.tasks.grading import Cuts, referable_probability
 from fewlabel.training import load_tensors, save_tensors
 from fewlabel.training.weights import ENCODER, load_encoder, save_encoder
-from fewlabel.types import FewlabelError, ProgressCallback, UnreadableImage
+from fewlabel.types import JSON, FewlabelError, ProgressCallback, UnreadableImage
 
 CLASSIFIER = "classifier.safetensors"
 VALIDATION = "validation.safetensors"
@@ -36,18 +38,25 @@ VALIDATION = "validation.safetensors"
 
 @dataclass(frozen=True)
 class Classifier:
-    """An encoder with a calibrated linear probe, as `fewlabel learn` leaves it in run/model.
+    """An encoder with a calibrated linear or ordinal probe, as `fewlabel learn` leaves it in run/model.
 
-    classes: names by column of the probabilities; empty for a number.
+    classes: names by column of the probabilities; empty for a number. cuts: between grades, None for other targets;
+    referable: the code of the grade from which on an image is referable.
     """
 
     encoder: Encoder
-    probe: LinearProbe
+    probe: LinearProbe | OrdinalProbe
     target: str
     classes: tuple[str, ...]
     size_px: int
     store_px: int
     max_side_px: int
+    cuts: Cuts | None = None
+    referable: int = 0
+
+    def called(self, probabilities: np.ndarray) -> np.ndarray:
+        """(N, K) -> classes called, (N,)."""
+        return self.cuts(probabilities) if self.cuts else called_class(probabilities)
 
 
 @dataclass(frozen=True)
@@ -88,9 +97,10 @@ def save_classifier(
     labels: int,
     trained_on: str,
     validation: Cases | None,
+    cuts: Cuts | None,
 ) -> None:
-    """Write encoder, probe, what abstaining needs, and their description; all numbers as safetensors."""
-    assert isinstance(probe, LinearProbe)
+    """Write encoder, probe, what abstaining needs, and their description; all weights as safetensors."""
+    assert isinstance(probe, LinearProbe | OrdinalProbe)
     save_encoder(encoder, folder / ENCODER)
     if validation is not None:
         save_tensors(
@@ -104,7 +114,11 @@ def save_classifier(
         "mean": probe.scaling.mean,
         "scale": np.array([probe.scaling.scale]),
         "weights": probe.weights,
-        "intercept": probe.intercept,
+        **(
+            {"thresholds": probe.thresholds}
+            if isinstance(probe, OrdinalProbe)
+            else {"intercept": probe.intercept}
+        ),
     }
     save_tensors(
         {key: torch.from_numpy(np.asarray(a, dtype=np.float64)) for key, a in arrays.items()},
@@ -117,6 +131,8 @@ def save_classifier(
             "target": target.name,
             "kind": target.kind,
             "classes": list(target.classes),
+            "cuts": cuts and list(cuts.at),
+            "referable": target.referable,
             "calibration": asdict(probe.calibration),
             "strength": probe.strength,
             "size_px": size_px,
@@ -134,21 +150,31 @@ def load_classifier(run: str | Path) -> Classifier:
     said = read_json(folder / "model.json", "fewlabel learn")
     tensors = {key: value.numpy() for key, value in load_tensors(folder / CLASSIFIER)[0].items()}
     try:
-        probe = LinearProbe(
-            said["kind"],
-            Scaling(tensors["mean"], float(tensors["scale"][0])),
-            tensors["weights"],
-            tensors["intercept"],
-            Calibration(**said["calibration"]),
-            float(said["strength"]),
-        )
+        cuts = Cuts(tuple(said["cuts"])) if said.get("cuts") else None
         classes = tuple(said["classes"])
         sizes = (said["size_px"], said["store_px"], said["max_side_px"])
-        return Classifier(load_encoder(folder / ENCODER), probe, said["target"], classes, *sizes)
+        return Classifier(
+            load_encoder(folder / ENCODER),
+            _probe(said, tensors),
+            said["target"],
+            classes,
+            *sizes,
+            cuts,
+            said.get("referable", 0),
+        )
     except KeyError as error:
         raise FewlabelError(
             f"{folder} lacks {error}: it is damaged; make it again with `fewlabel learn`."
         ) from error
+
+
+def _probe(said: JSON, tensors: dict[str, np.ndarray]) -> LinearProbe | OrdinalProbe:
+    scaling = Scaling(tensors["mean"], float(tensors["scale"][0]))
+    weights, calibration = tensors["weights"], Calibration(**said["calibration"])
+    if said["kind"] == "ordinal":
+        return OrdinalProbe(scaling, weights, tensors["thresholds"], calibration, float(said["strength"]))
+    intercept, strength = tensors["intercept"], float(said["strength"])
+    return LinearProbe(said["kind"], scaling, weights, intercept, calibration, strength)
 
 
 def abstention_threshold(run: str | Path, kind: str, risk: float) -> Threshold:
@@ -274,7 +300,7 @@ def _predict_batch(
             output = next(outputs)
             row.update(_answer(classifier, output, columns))
             if threshold:
-                sure = output.max() > threshold.value
+                sure = output[classifier.called(output[None])[0]] > threshold.value
                 row.update({"abstained": "no"} if sure else {"abstained": "yes", "prediction": ""})
         yield row
 
@@ -282,15 +308,19 @@ def _predict_batch(
 def _column_names(classifier: Classifier) -> tuple[str, ...]:
     if classifier.probe.kind == "number":
         return ()
+    if classifier.probe.kind == "ordinal":
+        return (*classifier.classes, f"{classifier.classes[classifier.referable]}_or_more")
     return (classifier.target,) if classifier.probe.kind == "binary" else classifier.classes
 
 
 def _answer(classifier: Classifier, output: np.ndarray, columns: Sequence[str]) -> dict[str, str]:
     if classifier.probe.kind == "number":
         return {"prediction": f"{float(output):.6g}"}
-    called = classifier.classes[int(called_class(output[None])[0])]
+    called = classifier.classes[int(classifier.called(output[None])[0])]
     if classifier.probe.kind == "binary":
         return {"prediction": called, columns[0]: f"{float(output[1]):.4f}"}
+    if classifier.probe.kind == "ordinal":
+        output = np.append(output, referable_probability(output, classifier.referable))
     named = {column: f"{p:.4f}" for column, p in zip(columns, output, strict=True)}
     return {"prediction": called, **named}
 

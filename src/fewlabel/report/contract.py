@@ -23,6 +23,7 @@ _LATER: dict[str, type] = {
     "retrieval": dict,
     "zero_shot": dict,
     "similarity": dict,
+    "grades": dict,
 }
 """Blocks that runs of earlier versions lack, wholly or in part: they may be missing or null."""
 

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from fewlabel.files import write_text
-from fewlabel.report import comparison, facts, image_text, inspection
+from fewlabel.report import comparison, facts, grades, image_text, inspection
 from fewlabel.report.contract import read_results, read_settings
 from fewlabel.report.results import Results
 from fewlabel.report.style import DARK, LIGHT, variables
@@ -40,6 +40,7 @@ def _context(run: Path, results: Results) -> JSON:
         "efficiency": lambda: comparison.efficiency(results),
         "savings": lambda: comparison.savings(results),
         "differences": lambda: comparison.differences(results),
+        "grades": lambda: grades.grades(results),
         "decisions": lambda: inspection.decisions(results),
         "abstention": lambda: inspection.abstention(results),
         "scatter": lambda: inspection.scatter(results),
