@@ -5,16 +5,21 @@ All of it is suspicion, found without a person: an image is looked at again, not
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
 from fewlabel.adaptation.probe import fold_probabilities, out_of_fold_probabilities
 from fewlabel.collection.duplicates import find_duplicates
-from fewlabel.evaluation.confident_learning import suspected
+from fewlabel.evaluation.confident_learning import Suspects, suspected
+from fewlabel.evaluation.intervals import bootstrap_metric
+from fewlabel.evaluation.metrics import macro_auroc
 from fewlabel.tasks.evidence import NOBODY, nearest_cases
+from fewlabel.types import Metric
 
 NEIGHBOURS = 10
+TOLD_RESAMPLES = 300
 ROBUST_CUT = 3.5
 """Modified z-score from which a value is an outlier (Iglewicz and Hoaglin 1993)."""
 
@@ -31,20 +36,6 @@ class Opinions:
 
     probe: np.ndarray
     neighbours: np.ndarray
-
-
-@dataclass(frozen=True)
-class LabelSuspects:
-    """positions: (M,) of the suspected, likeliest first. suggested: (M,) classes. score: (M,) by how much the mean of
-    both opinions prefers the suggested class to the label, in [-1, 1]. by_probe, by_neighbours: (M,) bool, which of
-    them suspects it.
-    """
-
-    positions: np.ndarray
-    suggested: np.ndarray
-    score: np.ndarray
-    by_probe: np.ndarray
-    by_neighbours: np.ndarray
 
 
 def opinions(
@@ -69,26 +60,42 @@ def opinions_on_others(features: np.ndarray, y: np.ndarray, others: np.ndarray, 
     return Opinions(probe, found.votes(y, classes))
 
 
-def suspected_labels(held: Opinions, y: np.ndarray) -> LabelSuspects:
-    """Labels (N,) that either opinion suspects by confident learning, in the order of their score.
+def suspected_labels(held: Opinions, y: np.ndarray) -> Suspects:
+    """Labels (N,) that both opinions suspect by confident learning, and for the same class.
 
-    Where they suggest different classes, the probe's is taken.
+    One opinion alone suspects many labels that are right; two that were formed in different ways fewer. The margin is
+    by how much the mean of both prefers the suggested class to the label.
     """
-    suggested = np.full(len(y), -1)
-    by = {}
-    for name, probabilities in (("neighbours", held.neighbours), ("probe", held.probe)):
-        found = suspected(probabilities, y)
-        by[name] = np.zeros(len(y), dtype=bool)
-        by[name][found.positions] = True
-        suggested[found.positions] = found.suggested
-    at = np.flatnonzero(suggested >= 0)
-    sides = [
-        np.nan_to_num(p[at, suggested[at]] - p[at, y[at]]) for p in (held.probe, held.neighbours)
-    ]  # an opinion that could not be formed neither speaks for it nor against it
-    score = np.mean(sides, axis=0)
-    order = np.argsort(-score, kind="stable")
-    at = at[order]
-    return LabelSuspects(at, suggested[at], score[order], by["probe"][at], by["neighbours"][at])
+    by_probe, by_neighbours = suspected(held.probe, y), suspected(held.neighbours, y)
+    suggested = {int(at): int(code) for at, code in zip(by_probe.positions, by_probe.suggested, strict=True)}
+    other = zip(by_neighbours.positions, by_neighbours.suggested, strict=True)
+    both = np.array([int(at) for at, code in other if suggested.get(int(at)) == code], dtype=np.int64)
+    codes = np.array([suggested[int(at)] for at in both], dtype=np.int64)
+    mean = (held.probe[both] + held.neighbours[both]) / 2
+    margin = mean[np.arange(len(both)), codes] - mean[np.arange(len(both)), y[both]]
+    order = np.argsort(-margin, kind="stable")
+    return Suspects(both[order], codes[order], margin[order])
+
+
+def how_well_told(held: Opinions, y: np.ndarray, groups: np.ndarray) -> Metric:
+    """AUROC (macro) of the probe's opinion on labels (N,), with an interval over groups (N,).
+
+    Where it cannot be told from 0.5, the opinions know nothing of the labels and can doubt none.
+    """
+    known = ~np.isnan(held.probe).any(axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of few groups: the interval is then wide, which is what it is asked for
+        return bootstrap_metric(
+            macro_auroc,
+            y[known],
+            held.probe[None, known],
+            groups[known],
+            name="auroc",
+            resamples=TOLD_RESAMPLES,
+            seed=0,
+        )
 
 
 @dataclass(frozen=True)

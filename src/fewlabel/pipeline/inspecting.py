@@ -19,6 +19,7 @@ from fewlabel.collection import Collection, Target
 from fewlabel.evaluation.hygiene import (
     Opinions,
     copies,
+    how_well_told,
     opinions,
     opinions_on_others,
     outliers,
@@ -49,9 +50,10 @@ class Finding:
     """One image to be looked at again.
 
     row: of the collection. part: "train", "val", "test", or "" where there is no split. label: as it stands, "" = none.
-    what: one of `KINDS`. why: one sentence. score: how strong the suspicion is, to be compared within a kind only: of a
-    label how much more the others' labels speak for the suggested one, of copies the correlation of their detail, of an
-    outlier the modified z-score of its distance. suggested: a label, "" = none. other: row of the copy, -1 = none.
+    what: one of `KINDS`. why: one sentence. suggested: a label, "" = none. other: row of the copy, -1 = none.
+    score: how strong the suspicion is, to be compared within a kind only: of a label by how much the mean of two
+    opinions prefers the suggested one (0 to 1), of copies the correlation of their detail, of an outlier the modified
+    z-score of its distance.
     """
 
     row: int
@@ -66,7 +68,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Inspected:
-    """findings: by kind in the order of `KINDS`, the strongest first. notes: what could not be looked at, and why.
+    """findings: by kind in the order of `KINDS`, the strongest first. notes: what could not be looked at and why, and
+    how far the suspicion of labels can be trusted.
 
     path: the CSV, None where none was asked for.
     """
@@ -121,6 +124,9 @@ def inspect_labels(
     out: str | Path | None = None,
 ) -> Inspected:
     """Labels that may be wrong, copies that contradict each other or lie in two parts, and outliers.
+
+    A label is suspected where confident learning (`evaluation.confident_learning`) does so twice: with a linear probe,
+    and with the nearest neighbours, both without the image's own patient, and none where these cannot tell the target.
 
     model: a run of pretrain, learn or evaluate, whose encoder says what is alike; None = copies only, at once.
     Parts are those of the run, if it has seen this collection, else the collection's own; an encoder that saw labels
@@ -263,11 +269,13 @@ def _copies(subject: _Subject) -> list[Finding]:
     pairs = copies(collection.thumbnails(), collection.column("case:pixel_hash"), near)
     findings = []
     for a, b, exact, r in zip(pairs.a, pairs.b, pairs.exact, pairs.correlation, strict=True):
-        how = "pixel for pixel" if exact else f"fine detail correlates with {r:.3f}"
+        how = (
+            "The same picture as" if exact else f"Nearly the same picture (correlation of detail {r:.3f}) as"
+        )
         for row, other in ((int(a), int(b)), (int(b), int(a))):
             label, its = subject.label(row), subject.label(other)
             part, its_part = str(subject.parts[row]), str(subject.parts[other])
-            same = f"the same picture as {names[other]} ({how})"
+            same = f"{how} {names[other]}"
             if label and its and label != its:
                 why = f"{same}, which is labelled {its}."
                 findings.append(Finding(row, part, label, CONTRADICTED, why, abs(float(r)), its, other))
@@ -292,6 +300,17 @@ def _labels(subject: _Subject, features: np.ndarray, notes: list[str]) -> list[F
         )
         return []
     held = opinions(features[rows], y[rows], groups[rows], classes=classes)
+    told = how_well_told(held, y[rows], groups[rows])
+    auroc = f"AUROC {told.value:.3f}, {told.low:.3f} to {told.high:.3f}"
+    if not told.low > 0.5:
+        notes.append(
+            f"The labels of other patients tell {target.name} no better than chance ({auroc}): none is doubted."
+        )
+        return []
+    notes.append(
+        f"How well the labels of other patients tell {target.name}: {auroc}. The further below 1, the more of the "
+        "suspected labels are right."
+    )
     found = _label_findings(subject, rows, held)
     tested = np.flatnonzero(subject.labelled & in_test)
     rows = rows[~np.isin(groups[rows], groups[tested])]  # an official split may cut groups
@@ -304,22 +323,18 @@ def _labels(subject: _Subject, features: np.ndarray, notes: list[str]) -> list[F
 
 def _label_findings(subject: _Subject, rows: np.ndarray, held: Opinions) -> list[Finding]:
     names, given = subject.target.classes, subject.target.values[rows].astype(np.int64)
-    suspects, found = suspected_labels(held, given), []
-    for m, (at, code) in enumerate(zip(suspects.positions, suspects.suggested, strict=True)):
-        said, its, other = [], names[given[at]], names[code]
-        if suspects.by_probe[m]:
-            p = held.probe[at]
-            said.append(f"a probe without this patient says {other} {p[code]:.2f}, {its} {p[given[at]]:.2f}")
-        if suspects.by_neighbours[m]:
-            share = held.neighbours[at]
-            near = f"{share[code]:.0%} are labelled {other} and {share[given[at]]:.0%} {its}"
-            said.append(f"of the nearest images of other patients {near}")
-        why = "; ".join(said) + "."
-        row, score = int(rows[at]), float(suspects.score[m])
-        found.append(
-            Finding(row, str(subject.parts[row]), its, LABEL, why[0].upper() + why[1:], score, other)
+    found = suspected_labels(held, given)
+    findings = []
+    for at, code, score in zip(found.positions, found.suggested, found.margin, strict=True):
+        its, other, row = given[at], names[code], int(rows[at])
+        p, share = held.probe[at], held.neighbours[at]
+        why = (
+            f"A probe without this patient says {other} {p[code]:.2f} and {names[its]} {p[its]:.2f}; of the nearest "
+            f"images of other patients {share[code]:.0%} are labelled {other}, {share[its]:.0%} {names[its]}."
         )
-    return found
+        part = str(subject.parts[row])
+        findings.append(Finding(row, part, names[its], LABEL, why, float(score), other))
+    return findings
 
 
 def _outliers(subject: _Subject, features: np.ndarray) -> list[Finding]:

@@ -13,15 +13,16 @@ CASES_AT_MOST = 12
 CASES_AT_ONCE = 4
 HITS_AT_MOST = 10
 HIT_PX = 192
-MATCH_PX = 512
+MATCH_PX = 448
 FINDINGS_AT_MOST = 12
 """Of each kind."""
 
 MEANINGS = {
-    "copy with another label": "The same picture twice, and the labels contradict each other: one of them is wrong.",
-    "copy in another part": "The same picture in two parts of the split: what is tested was trained on.",
-    "suspected label": "The labels of other patients speak for another class. Where classes look alike, many right "
-    "labels are suspected too.",
+    "copy with another label": "The same picture, or nearly, and labels that contradict each other. Where it is the "
+    "same, one label is wrong.",
+    "copy in another part": "The same picture, or nearly, in two parts of the split: what is tested was trained on.",
+    "suspected label": "The labels of other patients speak for another class, told by a probe and by neighbours. Where "
+    "classes look alike, right labels are suspected too.",
     "outlier": "Images unlike all others: another projection, another organ, a failed exposure, or a rare finding.",
 }
 
@@ -61,7 +62,7 @@ def _case(run: Path, results: Results, given: JSON) -> JSON:
         "picture": picture(run, query.get("figure"), HIT_PX),
         "truth": results.class_name(query.get("truth")),
         "prediction": results.class_name(query.get("prediction")),
-        "probability": percent(query.get("probability")),
+        "probability": percent(query.get("probability")).replace(" ", "\u00a0"),
         "right": bool(query["right"]),
         "agreeing": sum(bool(hit["agrees"]) for hit in hits),
         "disagrees": bool(given.get("disagrees")),
