@@ -8,7 +8,14 @@ import torch
 from toy_towers import BLOCK_PX, SIZE_PX, known_model
 
 from fewlabel.networks import Encoder, EncoderSettings
-from fewlabel.tasks.evidence import NOBODY, LabelledCases, disagreeing, match_places, nearest_cases
+from fewlabel.tasks.evidence import (
+    NOBODY,
+    LabelledCases,
+    PlaceMatch,
+    disagreeing,
+    match_places,
+    nearest_cases,
+)
 from fewlabel.tasks.places import place_features
 from fewlabel.types import FewlabelError
 
@@ -139,3 +146,11 @@ def test_an_image_matches_itself_place_by_place() -> None:
     [match] = match_places(encoder, image, image[None], size_px=96)
     assert match.in_hit.ravel().tolist() == list(range(9))
     assert len(match.mutual()) == 9
+
+
+def test_mutual_are_places_that_choose_each_other() -> None:
+    """Of three places the first two choose the second of the hit, which chooses the first; the third ones agree."""
+    match = PlaceMatch(
+        np.array([[0.7, 0.6, 0.9]]), np.array([[1, 1, 2]]), np.array([[0.2, 0.7, 0.9]]), np.array([[2, 0, 2]])
+    )
+    assert match.mutual() == [(2, 2, 0.9), (0, 1, 0.7)]
