@@ -78,8 +78,8 @@ def test_two_images_lie_side_by_side_under_one_scale_of_colours(tmp_path: Path) 
     """One place of the query matches one of the hit best; on both stands the number 1."""
     of_query, of_hit = np.full((7, 7), 0.1), np.full((7, 7), 0.5)
     of_query[0, 6] = of_hit[6, 0] = 0.9
-    in_hit, in_query = np.full((7, 7), 3), np.full((7, 7), 10)
-    in_hit[0, 6], in_query[6, 0] = 42, 6
+    in_hit, in_query = np.full((7, 7), 42), np.full((7, 7), 10)
+    in_query[6, 0] = 6
     match = PlaceMatch(of_query, in_hit, of_hit, in_query)
     black = np.zeros((1, 32, 32))
     assert match_figure(black, black, match, tmp_path / "match.png") == (0.1, 0.9)
