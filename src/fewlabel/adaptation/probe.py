@@ -15,6 +15,8 @@ from fewlabel.types import FewlabelError, TargetKind
 
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
+FOLD_STRENGTH = 1e-2
+"""Of probes that doubt labels: a strong fit would believe each label that it is given."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,42 @@ def _fit_linear(
     else:
         weights[:, model.classes_], intercept[model.classes_] = model.coef_.T, model.intercept_
     return weights, intercept
+
+
+def out_of_fold_probabilities(
+    features: np.ndarray, y: np.ndarray, groups: np.ndarray, *, classes: int, folds: int = 5, seed: int = 0
+) -> np.ndarray:
+    """Probabilities (N, K) of each image by a probe that saw no label of its group; not calibrated.
+
+    features (N, F), y (N,) classes, groups (N,): patients. Folds are stratified and do not cut groups. A row is NaN
+    where nobody else has its class, since then the others' labels cannot speak for it.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    probabilities = np.full((len(y), classes), np.nan)
+    count = min(folds, len(np.unique(groups)))
+    if count < 2:
+        return probabilities
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # of classes that have fewer members than there are folds
+        cut = list(StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(features, y, groups))
+    for rest, fold in cut:
+        known = np.isin(y[fold], y[rest])
+        if len(np.unique(y[rest])) > 1:
+            found = fold_probabilities(features[rest], y[rest], features[fold[known]], classes=classes)
+            probabilities[fold[known]] = found
+    return probabilities
+
+
+def fold_probabilities(
+    features: np.ndarray, y: np.ndarray, others: np.ndarray, *, classes: int
+) -> np.ndarray:
+    """Probabilities (M, K) of images (M, F) by a probe on labelled ones (N, F), (N,); not calibrated."""
+    scaling = Scaling.of(features)
+    weights, intercept = _fit_linear(scaling(features), y, "category", classes, FOLD_STRENGTH)
+    return _softmax(scaling(others) @ weights + intercept)
 
 
 def check_labels(y: np.ndarray, val_y: np.ndarray, kind: TargetKind) -> None:

@@ -12,6 +12,8 @@ from fewlabel.collection import Collection
 from fewlabel.networks import Encoder
 from fewlabel.pipeline.adopting import only_target, open_or_import, paired_texts, usual_folder
 from fewlabel.pipeline.evaluating import Evaluated, EvaluateSettings, check_evaluation, evaluate_encoders
+from fewlabel.pipeline.evidence import evidence_results, few_shot_results, labelled_cases
+from fewlabel.pipeline.inspecting import hygiene_results
 from fewlabel.pipeline.neighbours import similarity_results
 from fewlabel.pipeline.pairs import texts_fingerprint
 from fewlabel.pipeline.predicting import save_classifier
@@ -246,6 +248,8 @@ def _finish(
     evaluated = evaluate_encoders(main, encoders, settings, folder=out, cluster=cluster, progress=progress)
     results = build_results(main, encoders, evaluated, settings, out)
     results |= similarity_results(evaluated, encoders[0], texts, out, prompts=settings.prompts)
+    results |= evidence_results(evaluated, out) | few_shot_results(evaluated, encoders[0])
+    results |= hygiene_results(evaluated.task, encoders[0], out)
     pretrain_seconds = sum(encoder.fit.seconds for encoder in encoders)
     results["seconds"] = {
         "pretrain": pretrain_seconds,
@@ -262,16 +266,18 @@ def _finish(
 
 
 def _save_model(pretrained: Pretrained, evaluated: Evaluated, out: Path, main: Collection) -> None:
+    task = evaluated.task
     save_classifier(
         out / "model",
         evaluated.encoder,
         evaluated.classifier,
-        evaluated.task.target,
-        size_px=evaluated.task.size_px,
+        task.target,
+        size_px=task.size_px,
         store_px=pretrained.store_px,
         max_side_px=main.max_side_px,
-        labels=len(evaluated.task.train),
+        labels=len(task.train),
         trained_on=main.name,
         validation=validation_cases(evaluated),
         cuts=evaluated.cuts,
+        cases=None if task.target.kind == "number" else labelled_cases(task, evaluated.features),
     )

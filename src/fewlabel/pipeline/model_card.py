@@ -152,7 +152,14 @@ def _data(facts: RunFacts) -> JSON:
         "labels": _known(count(facts.model.get("training_labels"))),
         "validation": _known(count(data.get("validation_labels"))),
         "settings": _table(("Setting of pretraining", "Value"), _settings(facts)),
+        "keeps": _keeps(facts),
     }
+
+
+def _keeps(facts: RunFacts) -> str:
+    """What of the training images stays with the run, which this export leaves behind."""
+    kept = facts.model.get("keeps") or f"an {UNKNOWN} part of the training images"
+    return f"The folder `model` of the run keeps {kept}, for `fewlabel predict` to show; this export holds none of it."
 
 
 _PARTS = (("All", ""), ("Training", "train"), ("Validation", "val"), ("Test", "test"))

@@ -1,8 +1,9 @@
-"""`fewlabel predict`: calibrated probabilities for new files, one row a file."""
+"""`fewlabel predict`: calibrated probabilities for new files, one row a file, with the nearest labelled cases."""
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ from fewlabel.files import replacing
 from fewlabel.images import read_file
 from fewlabel.networks import Encoder
 from fewlabel.pipeline.evaluating import Probe
+from fewlabel.pipeline.evidence import NEAREST
 from fewlabel.pipeline.runs import read_json, write_json
+from fewlabel.tasks.evidence import LabelledCases, disagreeing
 from fewlabel.tasks.grading import Cuts, referable_probability
 from fewlabel.training import load_tensors, save_tensors
 from fewlabel.training.weights import ENCODER, load_encoder, save_encoder
@@ -34,6 +37,8 @@ from fewlabel.types import JSON, FewlabelError, ProgressCallback, UnreadableImag
 
 CLASSIFIER = "classifier.safetensors"
 VALIDATION = "validation.safetensors"
+CASES = "cases.safetensors"
+EVIDENCE_COLUMNS = ("neighbours", "agreement", "neighbours_disagree")
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class Classifier:
     """An encoder with a calibrated linear or ordinal probe, as `fewlabel learn` leaves it in run/model.
 
     classes: names by column of the probabilities; empty for a number. cuts: between grades, None for other targets;
-    referable: the code of the grade from which on an image is referable.
+    referable: the code of the grade from which on an image is referable. cases: the training images, as evidence; None
+    for a number, and where a run of an earlier version kept none.
     """
 
     encoder: Encoder
@@ -53,6 +59,7 @@ class Classifier:
     max_side_px: int
     cuts: Cuts | None = None
     referable: int = 0
+    cases: LabelledCases | None = None
 
     def called(self, probabilities: np.ndarray) -> np.ndarray:
         """(N, K) -> classes called, (N,)."""
@@ -98,10 +105,16 @@ def save_classifier(
     trained_on: str,
     validation: Cases | None,
     cuts: Cuts | None,
+    cases: LabelledCases | None,
 ) -> None:
-    """Write encoder, probe, what abstaining needs, and their description; all weights as safetensors."""
+    """Write encoder, probe, what abstaining and evidence need, and their description; all numbers as safetensors.
+
+    Of the training images their features, labels and ids are kept, no pixels.
+    """
     assert isinstance(probe, LinearProbe | OrdinalProbe)
     save_encoder(encoder, folder / ENCODER)
+    if cases is not None:
+        _save_cases(cases, folder / CASES)
     if validation is not None:
         save_tensors(
             {
@@ -140,8 +153,35 @@ def save_classifier(
             "max_side_px": max_side_px,
             "training_labels": labels,
             "trained_on": trained_on,
+            "keeps": f"features, labels, case ids and patient ids of {labels} training images, no pixels"
+            if cases is not None
+            else "nothing of the training images",
         },
     )
+
+
+def _save_cases(cases: LabelledCases, path: Path) -> None:
+    tensors = {"features": torch.from_numpy(cases.features), "y": torch.from_numpy(cases.y)}
+    ids = {"cases": json.dumps(cases.cases), "patients": json.dumps(cases.patients)}
+    save_tensors(tensors, path, ids)
+
+
+def _load_cases(path: Path) -> LabelledCases | None:
+    """The training images as `_save_cases` wrote them; None where there is no such file."""
+    if not path.exists():
+        return None
+    tensors, ids = load_tensors(path)
+    try:
+        return LabelledCases(
+            tensors["features"].numpy(),
+            tensors["y"].numpy(),
+            tuple(json.loads(ids["cases"])),
+            tuple(json.loads(ids["patients"])),
+        )
+    except (KeyError, ValueError) as error:
+        raise FewlabelError(
+            f"{path} does not hold the training cases ({error}): it is damaged; make the run again."
+        ) from error
 
 
 def load_classifier(run: str | Path) -> Classifier:
@@ -161,6 +201,7 @@ def load_classifier(run: str | Path) -> Classifier:
             *sizes,
             cuts,
             said.get("referable", 0),
+            _load_cases(folder / CASES),
         )
     except KeyError as error:
         raise FewlabelError(
@@ -240,7 +281,10 @@ def predict(
 ) -> Predictions:
     """Predict on image files or folders.
 
-    Each row has file, status ("ok" or "unreadable"), reason, prediction, and one probability a class.
+    Each row has file, status ("ok" or "unreadable"), reason, prediction, and one probability a class; for classes also
+    neighbours (the nearest labelled training images with label and cosine, none of the file's own patient, as far as
+    the file says whose it is), agreement (the share of them that have the class with the highest probability), and
+    neighbours_disagree ("yes" where more of them have another class). Runs of earlier versions have no such columns.
     out: a .csv to write, atomically. Raises FewlabelError for a broken model or paths that do not exist; a file that
     cannot be read is a row with its reason, not an error.
     abstain_above_risk: answer only where the confidence is high enough for at most this share of wrong answers, see
@@ -266,25 +310,31 @@ def predict(
 def _predict_batch(
     classifier: Classifier, files: Sequence[Path], threshold: Threshold | None
 ) -> Iterator[dict[str, str]]:
-    squares, reasons = [], []
+    squares, reasons, patients = [], [], []
     channels = classifier.encoder.settings.channels
     for file in files:
         try:
+            image = read_file(file)
             squares.append(
                 square_image(
-                    read_file(file),
+                    image,
                     classifier.store_px,
                     channels=channels,
                     max_side_px=classifier.max_side_px,
                 )
             )
+            patients.append(image.patient_id)
             reasons.append("")
         except UnreadableImage as error:
             reasons.append(str(error))
     outputs: Iterator[np.ndarray] = iter(())
+    evidence: Iterator[dict[str, str]] = iter(())
     if squares:
         features = extract_features(classifier.encoder, np.stack(squares), size_px=classifier.size_px)
-        outputs = iter(classifier.probe.predict(features))
+        predicted = classifier.probe.predict(features)
+        outputs = iter(predicted)
+        if classifier.cases:
+            evidence = iter(_evidence(classifier, classifier.cases, features, patients, predicted))
     for file, reason in zip(files, reasons, strict=True):
         row = {
             "file": str(file),
@@ -295,14 +345,38 @@ def _predict_batch(
         if threshold:
             row["abstained"] = ""
         columns = [f"probability_{name}" for name in _column_names(classifier)]
-        row.update(dict.fromkeys(columns, ""))
+        row.update(dict.fromkeys([*columns, *(EVIDENCE_COLUMNS if classifier.cases else ())], ""))
         if not reason:
             output = next(outputs)
             row.update(_answer(classifier, output, columns))
+            row.update(next(evidence, {}))
             if threshold:
                 sure = output[classifier.called(output[None])[0]] > threshold.value
                 row.update({"abstained": "no"} if sure else {"abstained": "yes", "prediction": ""})
         yield row
+
+
+def _evidence(
+    classifier: Classifier,
+    cases: LabelledCases,
+    features: np.ndarray,
+    patients: Sequence[str],
+    outputs: np.ndarray,
+) -> list[dict[str, str]]:
+    """The columns of `EVIDENCE_COLUMNS` for images with features (N, F) and probabilities (N, K)."""
+    nearest = cases.nearest(features, patients, NEAREST)
+    votes, called = nearest.votes(cases.y, len(classifier.classes)), called_class(outputs)
+    differs = disagreeing(votes, called)
+    rows = []
+    for i in range(len(features)):
+        found = [
+            f"{cases.cases[place]}: {classifier.classes[int(cases.y[place])]} ({cosine:.3f})"
+            for place, cosine in zip(nearest.places[i], nearest.cosines[i], strict=True)
+            if place >= 0
+        ]
+        values = ("; ".join(found), f"{votes[i, called[i]]:.2f}", "yes" if differs[i] else "no")
+        rows.append(dict(zip(EVIDENCE_COLUMNS, values if found else ("", "", ""), strict=True)))
+    return rows
 
 
 def _column_names(classifier: Classifier) -> tuple[str, ...]:
