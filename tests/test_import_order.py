@@ -103,7 +103,7 @@ RIGHT = [
     ("images/made_up.py", "from fewlabel.types import Image\nfrom fewlabel.images.source import Source"),
     ("images/made_up.py", "from .source import Source\nfrom ..types import Image"),
     ("pipeline/x.py", "import numpy\nfrom fewlabel.training import fit"),
-    ("cli.py", "from fewlabel.pipeline import learn"),
+    ("cli/x.py", "from fewlabel.pipeline import learn"),
     ("__init__.py", "from fewlabel.pipeline import learn"),
     ("splits.py", "from collection import x"),
 ]
