@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
-from fewlabel.cli.options import (
-    Cluster,
-    Column,
-    one_of,
-)
+from fewlabel.cli.options import Cluster, one_of
 from fewlabel.cli.program import app
 from fewlabel.cli.progress import Bar
+
+Column = Annotated[str | None, typer.Option(help="Name of that column in the label file.")]
 
 
 @app.command("import")

@@ -1,14 +1,14 @@
-"""Options that several commands share, and the settings that they make."""
+"""Options that several commands share: single ones, and groups that make settings."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from fewlabel.pipeline import EvaluateSettings, PretrainSettings
 
 Out = Annotated[
     Path, typer.Option("--out", help="Folder for the results; the same command continues an unfinished run.")
@@ -16,29 +16,9 @@ Out = Annotated[
 DropLeaks = Annotated[
     bool, typer.Option("--drop-leaks", help="Leave leaking images out of training instead of stopping.")
 ]
-EncoderName = Annotated[str, typer.Option("--encoder", help="A network that timm knows.")]
-Weights = Annotated[
-    str | None, typer.Option(help="Pretrained weights: a .safetensors file, hf-hub:owner/name, or default.")
-]
-Size = Annotated[
-    int | None, typer.Option("--size", help="Image size in pixels; 64, or less for small images.")
-]
-Steps = Annotated[int, typer.Option(help="Pretraining steps.")]
-BatchSize = Annotated[int, typer.Option(help="Images in a step; two views are made of each.")]
-MicroBatch = Annotated[
-    int | None,
-    typer.Option(help="Images at a time: less memory, the same loss, one more forward pass."),
-]
 Cluster = Annotated[
     str | None,
     typer.Option(help="Work on the Ray cluster at this address; its machines must see the same files."),
-]
-StartSize = Annotated[
-    int | None,
-    typer.Option(help="Views begin at this size in pixels and grow to --size; full size by default."),
-]
-Objective = Annotated[
-    str, typer.Option(help="simclr, moco, byol, barlow, vicreg, mae; or convirt, with --reports.")
 ]
 ReportsAt = Annotated[
     str | None,
@@ -49,104 +29,161 @@ ReportsAt = Annotated[
 TextColumn = Annotated[
     str | None, typer.Option(help="The column of the reports' table that holds the texts.")
 ]
-TextEncoderName = Annotated[
-    str | None,
-    typer.Option("--text-encoder", help="A BERT's hub name or folder; by default one of your own texts."),
-]
-FrozenLayers = Annotated[
-    int | None, typer.Option(help="Layers of it that stay as they are; half by default.")
-]
-TextViewName = Annotated[str, typer.Option("--text-view", help="sentence, clause or section.")]
-Prompts = Annotated[
-    Path | None,
-    typer.Option(help='Sentences for each class in a JSON file: {"class": ["sentence", ...], ...}.'),
-]
-DropPriors = Annotated[
-    bool, typer.Option("--drop-priors", help="Leave out sentences on earlier studies (unchanged, new, ...).")
-]
-HeadLayers = Annotated[int, typer.Option(help="Layers of the projection head.")]
-Checkpointing = Annotated[
-    bool, typer.Option("--checkpointing", help="For big networks: less memory, a third more time.")
-]
-PositivesFrom = Annotated[
-    str, typer.Option("--positives", help="views of one image; or two images of one patient, or study.")
-]
-Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
-Optimizer = Annotated[str, typer.Option(help="adamw, adam, sgd or lars.")]
-Temperature = Annotated[
-    float | None, typer.Option(help="Temperature of the contrast; 0.2, and 0.1 for convirt.")
-]
-Views = Annotated[
-    str | None, typer.Option(help="medical; simclr or convirt for those papers'. By default the objective's.")
-]
-Flips = Annotated[bool, typer.Option("--flips", help="Left-right flips, where the anatomy allows them.")]
-Loss = Annotated[str, typer.Option(help="nt-xent (the paper's) or info-nce.")]
-Seed = Annotated[int, typer.Option(help="Seed of split, weights, views and order.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard files.")]
-TargetName = Annotated[
-    str, typer.Option("--target", help='A label column, or "column=value", or "column>number".')
-]
-Where = Annotated[
-    str | None, typer.Option(help="Evaluate on these images only: an SQL expression over the columns.")
-]
-Budgets = Annotated[
-    str | None, typer.Option(help="Numbers of labels, such as 10,50,250; all labels are added.")
-]
-HeadlineBudget = Annotated[
-    int,
-    typer.Option(help="The report's first sentence is about the budget nearest to this; fix it beforehand."),
-]
-Seeds = Annotated[int, typer.Option(help="How often labels are drawn and networks initialised.")]
-ValidationLabels = Annotated[
-    int | None, typer.Option(help="Use at most this many validation labels; all by default.")
-]
-NoSupervised = Annotated[
-    bool, typer.Option("--no-supervised", help="Leave out training from scratch, the slowest arm.")
-]
-RecipeName = Annotated[
-    str,
-    typer.Option("--recipe", help="probe; or simclr-v2: also fine-tune and distil at every budget."),
-]
-Student = Annotated[str, typer.Option(help="With simclr-v2: network of the small student, by timm's name.")]
-Column = Annotated[str | None, typer.Option(help="Name of that column in the label file.")]
+
+Command = Callable[..., None]
 
 
-def pretrain_settings(**chosen: Any) -> PretrainSettings:
-    """How to pretrain, from the options. Raises FewlabelError for a word that is none of those allowed."""
-    from typing import get_args
+def with_options(make: Callable[..., Any], name: str) -> Callable[[Command], Command]:
+    """A decorator: the command has the options of `make` after its own, and is given what `make` makes of them.
+
+    make: a function whose parameters are options. name: the command's parameter for its result.
+    """
+
+    def decorate(command: Command) -> Command:
+        group = inspect.signature(make, eval_str=True).parameters
+        own = inspect.signature(command, eval_str=True).parameters
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            chosen = {key: given.pop(key) for key in group}
+            command(**given, **{name: make(**chosen)})
+
+        shown = [*(option for key, option in own.items() if key != name), *group.values()]
+        asked = [
+            option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in shown
+        ]  # whatever has a default may then come before what has none
+        run.__signature__ = inspect.Signature(asked)  # type: ignore[attr-defined]
+        run.__annotations__ = {option.name: option.annotation for option in asked}
+        return run
+
+    return decorate
+
+
+def pretraining_options(
+    text_encoder: Annotated[
+        str | None, typer.Option(help="A BERT's hub name or folder; by default one of your own texts.")
+    ] = None,
+    frozen_layers: Annotated[
+        int | None, typer.Option(help="Layers of it that stay as they are; half by default.")
+    ] = None,
+    text_view: Annotated[str, typer.Option(help="sentence, clause or section.")] = "sentence",
+    drop_priors: Annotated[
+        bool,
+        typer.Option("--drop-priors", help="Leave out sentences on earlier studies (unchanged, new, ...)."),
+    ] = False,
+    objective: Annotated[
+        str, typer.Option(help="simclr, moco, byol, barlow, vicreg, mae; or convirt, with --reports.")
+    ] = "simclr",
+    encoder: Annotated[str, typer.Option(help="A network that timm knows.")] = "resnet18",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Pretrained weights: a .safetensors file, hf-hub:owner/name, or default."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Image size in pixels; 64, or less for small images.")
+    ] = 64,
+    steps: Annotated[int, typer.Option(help="Pretraining steps.")] = 1000,
+    batch_size: Annotated[int, typer.Option(help="Images in a step; two views are made of each.")] = 256,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(help="Images at a time: less memory, the same loss, one more forward pass."),
+    ] = None,
+    start_size: Annotated[
+        int | None,
+        typer.Option(help="Views begin at this size in pixels and grow to --size; full size by default."),
+    ] = None,
+    head_layers: Annotated[int, typer.Option(help="Layers of the projection head.")] = 2,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="For big networks: less memory, a third more time.")
+    ] = False,
+    positives: Annotated[
+        str, typer.Option(help="views of one image; or two images of one patient, or study.")
+    ] = "views",
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    optimizer: Annotated[str, typer.Option(help="adamw, adam, sgd or lars.")] = "adamw",
+    temperature: Annotated[
+        float | None, typer.Option(help="Temperature of the contrast; 0.2, and 0.1 for convirt.")
+    ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(help="medical; simclr or convirt for those papers'. By default the objective's."),
+    ] = None,
+    flips: Annotated[
+        bool, typer.Option("--flips", help="Left-right flips, where the anatomy allows them.")
+    ] = False,
+    loss: Annotated[str, typer.Option(help="nt-xent (the paper's) or info-nce.")] = "nt-xent",
+    seed: Annotated[int, typer.Option(help="Seed of split, weights, views and order.")] = 0,
+) -> Any:
+    """`PretrainSettings` of the options. Raises FewlabelError for a word that is none of those allowed."""
+    from typing import cast, get_args
 
     from fewlabel.pipeline import PretrainSettings
-    from fewlabel.pipeline.settings import ObjectiveName
+    from fewlabel.pipeline.settings import ObjectiveName, TextSettings
 
-    one_of("--views", chosen["views"] or "medical", ("medical", "simclr", "convirt"))
-    one_of("--objective", chosen["objective"], get_args(ObjectiveName))
-    one_of("--positives", chosen["positives"], ("views", "patient", "study"))
-    one_of("--loss", chosen["loss"], ("nt-xent", "info-nce"))
-    one_of("--optimizer", chosen["optimizer"], ("adamw", "adam", "sgd", "lars"))
-    return PretrainSettings(**chosen)
+    one_of("--text-view", text_view, ("sentence", "clause", "section"))
+    one_of("--views", views or "medical", ("medical", "simclr", "convirt"))
+    one_of("--objective", objective, get_args(ObjectiveName))
+    one_of("--positives", positives, ("views", "patient", "study"))
+    one_of("--loss", loss, ("nt-xent", "info-nce"))
+    one_of("--optimizer", optimizer, ("adamw", "adam", "sgd", "lars"))
+    return PretrainSettings(
+        text=TextSettings(text_encoder, frozen_layers, cast(Any, text_view), drop_priors=drop_priors),
+        objective=cast(Any, objective),
+        encoder=encoder,
+        weights=weights,
+        size_px=size,
+        steps=steps,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        start_size_px=start_size,
+        head_layers=head_layers,
+        checkpointing=checkpointing,
+        positives=cast(Any, positives),
+        learning_rate=learning_rate,
+        optimizer=cast(Any, optimizer),
+        temperature=temperature,
+        views=cast(Any, views),
+        flips=flips,
+        loss=cast(Any, loss),
+        seed=seed,
+    )
 
 
-def text_settings(encoder: str | None, frozen: int | None, view: Any, drop_priors: bool) -> Any:
-    """What to read reports with, from the options. Raises FewlabelError as `pretrain_settings` does."""
-    from fewlabel.pipeline.settings import TextSettings
+def evaluation_options(
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help='Sentences for each class in a JSON file: {"class": ["sentence", ...], ...}.'),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Evaluate on these images only: an SQL expression over the columns.")
+    ] = None,
+    budgets: Annotated[
+        str | None, typer.Option(help="Numbers of labels, such as 10,50,250; all labels are added.")
+    ] = None,
+    headline_budget: Annotated[
+        int,
+        typer.Option(
+            help="The report's first sentence is about the budget nearest to this; fix it beforehand."
+        ),
+    ] = 50,
+    seeds: Annotated[int, typer.Option(help="How often labels are drawn and networks initialised.")] = 5,
+    validation_labels: Annotated[
+        int | None, typer.Option(help="Use at most this many validation labels; all by default.")
+    ] = None,
+    no_supervised: Annotated[
+        bool, typer.Option("--no-supervised", help="Leave out training from scratch, the slowest arm.")
+    ] = False,
+    recipe: Annotated[
+        str, typer.Option(help="probe; or simclr-v2: also fine-tune and distil at every budget.")
+    ] = "probe",
+    student: Annotated[
+        str, typer.Option(help="With simclr-v2: network of the small student, by timm's name.")
+    ] = "resnet18",
+) -> Any:
+    """`EvaluateSettings` of the options, with no target yet. Raises FewlabelError as `pretraining_options` does."""
+    from typing import cast
 
-    one_of("--text-view", view, ("sentence", "clause", "section"))
-    return TextSettings(encoder, frozen, view, drop_priors=drop_priors)
-
-
-def evaluate_settings(
-    target: str,
-    where: str | None,
-    budgets: str | None,
-    headline_budget: int,
-    seeds: int,
-    validation_labels: int | None,
-    no_supervised: bool,
-    recipe: Any,
-    student: str,
-    prompts: Path | None,
-) -> EvaluateSettings:
-    """How to evaluate, from the options. Raises FewlabelError as `pretrain_settings` does."""
     from fewlabel.pipeline import EvaluateSettings, SimCLRv2Settings
     from fewlabel.types import FewlabelError
 
@@ -160,14 +197,14 @@ def evaluate_settings(
             f"--budgets is {budgets!r}: give whole numbers with commas between, such as 10,50,250."
         ) from None
     return EvaluateSettings(
-        target,
+        "",
         where,
         numbers,
         seeds,
         headline_budget=headline_budget,
         validation_labels=validation_labels,
         supervised=not no_supervised,
-        recipe=recipe,
+        recipe=cast(Any, recipe),
         simclr_v2=SimCLRv2Settings(student=student),
         prompts=str(prompts) if prompts else None,
     )
