@@ -1,0 +1,1 @@
+"""Search among the cases of a collection by the features of their images."""
