@@ -13,7 +13,8 @@ import fewlabel
 SOURCE = Path(fewlabel.__file__).parent
 ORDER = (
     "types", "files", "processes", "cluster", "images", "phantoms", "collection", "reports", "splits", "views",
-    "networks", "objectives", "training", "adaptation", "tasks", "evaluation", "report", "pipeline", "serve", "cli",
+    "networks", "objectives", "training", "adaptation", "search", "tasks", "evaluation", "report", "pipeline", "serve",
+    "cli",
 )  # fmt: skip
 EXEMPT = ("__init__", "cli")
 FORBIDDEN = ("utils", "util", "common", "helpers", "misc")

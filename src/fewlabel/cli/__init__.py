@@ -3,10 +3,10 @@
 program.py     the app and how it ends
 options.py     options that several commands share
 progress.py    the bar
-importing.py, training.py, using.py    the commands, which join the app when they are imported
+importing.py, training.py, using.py, searching.py    the commands, which join the app when they are imported
 """
 
-from fewlabel.cli import importing, training, using  # noqa: F401
+from fewlabel.cli import importing, searching, training, using  # noqa: F401
 from fewlabel.cli.program import app, main
 
 __all__ = ["app", "main"]

@@ -80,9 +80,7 @@ def pretraining_options(
         str | None,
         typer.Option(help="Pretrained weights: a .safetensors file, hf-hub:owner/name, or default."),
     ] = None,
-    size: Annotated[
-        int | None, typer.Option(help="Image size in pixels; 64, or less for small images.")
-    ] = 64,
+    size: Annotated[int, typer.Option(help="Image size in pixels; 64, or less for small images.")] = 64,
     steps: Annotated[int, typer.Option(help="Pretraining steps.")] = 1000,
     batch_size: Annotated[int, typer.Option(help="Images in a step; two views are made of each.")] = 256,
     micro_batch: Annotated[

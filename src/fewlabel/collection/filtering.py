@@ -32,7 +32,7 @@ class RowFilter:
         lowered = {name.lower() for name in columns}
         others = {alias: name for alias, name in (aliases or {}).items() if alias.lower() not in lowered}
         self._names = [*columns, *others]
-        self._load = lambda name: load(others.get(name, name))
+        self._others, self._loaded = others, load
         self._count = count
         self._held: list[str] = []
         self._base: sqlite3.Connection | None = None
@@ -63,7 +63,7 @@ class RowFilter:
         quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in held)
         base.execute(f"CREATE TABLE cases (_row INTEGER{', ' if held else ''}{quoted})")
         places = ", ".join("?" * (len(held) + 1))
-        columns = [_plain(self._load(name)) for name in held]
+        columns = [_plain(self._loaded(self._others.get(name, name))) for name in held]
         base.executemany(
             f"INSERT INTO cases VALUES ({places})", zip(range(self._count), *columns, strict=True)
         )

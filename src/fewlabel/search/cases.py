@@ -32,6 +32,10 @@ _ALIASES = {
 }
 
 
+class NoIndex(FewlabelError):
+    """Where an index was looked for there is none."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """What the vectors of an index come from. Only vectors of the same model and preprocessing can be compared.
@@ -174,8 +178,8 @@ def difference(facts: pa.Table, known: Mapping[str, tuple[str, str]]) -> Differe
         elif there[1] != said:
             other.append(row)
     gone = tuple(known.keys() - set(ids))
-    rows = (np.array(one, dtype=np.int64) for one in (new, changed, other))
-    return Difference(*rows, gone)
+    as_rows = [np.array(one, dtype=np.int64) for one in (new, changed, other)]
+    return Difference(as_rows[0], as_rows[1], as_rows[2], gone)
 
 
 def friendly_names(columns: Sequence[str]) -> dict[str, str]:

@@ -330,7 +330,10 @@ class _Change:
     def _edit(self) -> int:
         """Write those segments anew in which cases go or have other facts; returns how many rows are dead then."""
         changed = set() if self.facts is None else set(self.facts["case_id"].to_pylist())
-        dead, kept = 0, []
+        if not (self.remove or changed):
+            return 0
+        dead = 0
+        kept: list[Segment] = []
         for place, segment in enumerate(self.segments):
             table = read_facts(self.folder, segment)
             ids = table["case_id"].to_pylist()
@@ -340,22 +343,21 @@ class _Change:
                 if other.any():
                     assert self.facts is not None
                     table = _with_facts(table, ids, self.facts)
-                segment = self._rewritten(place, segment, table, gone)
-            dead += sum(case is None for case in ids) + int(gone.sum())
-            if segment is not None:
+                kept += self._rewritten(place, table, gone, read_vectors(self.folder, segment))
+            else:
                 kept.append(segment)
+            dead += sum(case is None for case in ids) + int(gone.sum())
         self.segments = kept
         return dead
 
-    def _rewritten(self, place: int, segment: Segment, table: pa.Table, gone: np.ndarray) -> Segment | None:
+    def _rewritten(self, place: int, table: pa.Table, gone: np.ndarray, vectors: np.ndarray) -> list[Segment]:
         """Without the rows that are gone; where the graph counts on their places, with nothing in them."""
-        vectors = np.array(read_vectors(self.folder, segment))
         if self.links is None:
             vectors, table = vectors[~gone], table.filter(pa.array(~gone))
         elif gone.any():
-            vectors[gone] = 0
-            table = table.take(pa.array(np.where(gone, -1, np.arange(len(gone))), pa.int64(), mask=gone))
-        return store_segment(self.folder, self._name(place), vectors, table) if len(vectors) else None
+            vectors = np.where(gone[:, None], np.float32(0), vectors)
+            table = table.take(pa.array(np.arange(len(gone)), pa.int64(), mask=gone))
+        return [store_segment(self.folder, self._name(place), vectors, table)] if len(vectors) else []
 
     def _compact(self) -> None:
         """One segment without the dead rows, and no graph."""

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from fewlabel.files import replacing, write_text
-from fewlabel.search.cases import Origin
+from fewlabel.search.cases import NoIndex, Origin
 from fewlabel.types import JSON, FewlabelError
 
 FORMAT = 1
@@ -94,8 +94,8 @@ def read_manifest(folder: Path) -> Manifest:
                 "with `fewlabel index COLLECTION --model RUN --rebuild`."
             )
         return _manifest(said)
-    except FileNotFoundError:
-        raise FewlabelError(
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoIndex(
             f"There is no index at {folder}: make one with `fewlabel index COLLECTION --model RUN`."
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:

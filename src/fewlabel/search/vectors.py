@@ -62,7 +62,7 @@ class Vectors:
         first, rest = (None, None) if allowed is None else np.split(allowed, [self.covered])
         parts = [_nearest(self.scanned, asked, k, rest)]
         if self.graph is not None:
-            few = first is not None and np.count_nonzero(first) <= EXACT
+            few = first is not None and int(np.count_nonzero(first)) <= EXACT
             parts.insert(0, _walk(self.graph, asked, k, first, max(breadth, k), few))
             parts[1][1][parts[1][1] >= 0] += self.covered
         cosines, rows = (np.concatenate(side, axis=1) for side in zip(*parts, strict=True))
