@@ -32,7 +32,7 @@ def index(
     ] = False,
     delete_patient: Annotated[
         str | None,
-        typer.Option(help="Only remove this patient from the index; the collection stays as it is."),
+        typer.Option(help="Remove this patient from the index and keep him out of it until --rebuild."),
     ] = None,
 ) -> None:
     """Make the index of a collection for fewlabel search; again: add what is new."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any
 
@@ -17,23 +17,12 @@ from fewlabel.types import FewlabelError
 class RowFilter:
     """Rows of one table for which expressions hold. What columns they name is handed to SQLite once and stays there.
 
-    names: of the columns, in any case. load: values of a column, (count,). aliases: further names of columns; a column
-    that is called so itself goes before. May be used by several threads, one at a time.
+    names: of the columns, in any case. load: values of a column, (count,). May be used by several threads, one at a
+    time.
     """
 
-    def __init__(
-        self,
-        names: Iterable[str],
-        load: Callable[[str], np.ndarray],
-        count: int,
-        aliases: Mapping[str, str] | None = None,
-    ) -> None:
-        columns = list(names)
-        lowered = {name.lower() for name in columns}
-        others = {alias: name for alias, name in (aliases or {}).items() if alias.lower() not in lowered}
-        self._names = [*columns, *others]
-        self._others, self._loaded = others, load
-        self._count = count
+    def __init__(self, names: Iterable[str], load: Callable[[str], np.ndarray], count: int) -> None:
+        self._names, self._load, self._count = list(names), load, count
         self._held: list[str] = []
         self._base: sqlite3.Connection | None = None
         self._one_at_a_time = Lock()
@@ -63,7 +52,7 @@ class RowFilter:
         quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in held)
         base.execute(f"CREATE TABLE cases (_row INTEGER{', ' if held else ''}{quoted})")
         places = ", ".join("?" * (len(held) + 1))
-        columns = [_plain(self._loaded(self._others.get(name, name))) for name in held]
+        columns = [_plain(self._load(name)) for name in held]
         base.executemany(
             f"INSERT INTO cases VALUES ({places})", zip(range(self._count), *columns, strict=True)
         )

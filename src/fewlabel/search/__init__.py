@@ -7,9 +7,11 @@ from fewlabel.search.cases import (
     Origin,
     case_facts,
     difference,
+    left_out_mark,
     shown_labels,
     unit,
     usual_place,
+    without_left_out,
 )
 from fewlabel.search.folder import FolderIndex
 from fewlabel.search.places import CaseIndex, begin_index, open_index
@@ -24,8 +26,10 @@ __all__ = [
     "begin_index",
     "case_facts",
     "difference",
+    "left_out_mark",
     "open_index",
     "shown_labels",
     "unit",
     "usual_place",
+    "without_left_out",
 ]

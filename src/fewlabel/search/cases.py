@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fewlabel.collection import Collection
 from fewlabel.collection.tables import LABEL_PREFIX
@@ -24,12 +25,12 @@ _STORAGE = (
 HASHES = ("pixel_hash", "facts_hash")
 """Columns that tell whether a case has changed since."""
 IDS = ("case_id", "patient_id", "study_id")
-_ALIASES = {
-    "age": re.compile(r"(patient[ _-]*)?age([ _-]*\(?(in )?(years?|y)\)?)?", re.IGNORECASE),
+_FRIENDLY = {
+    "view": re.compile(r"view([ _-]*position)?|projection", re.IGNORECASE),
+    "age": re.compile(r"(patient[ _-]*)?age([ _-]*\(?(in[ _-]*)?(years?|y)\)?)?", re.IGNORECASE),
     "sex": re.compile(r"(patient[ _-]*)?(sex|gender)", re.IGNORECASE),
-    "patient": re.compile(r"patient_id"),
-    "study": re.compile(r"study_id"),
 }
+"""Facts that files and tables call by several names."""
 
 
 class NoIndex(FewlabelError):
@@ -109,6 +110,21 @@ class Hit:
         return str(self.facts.get("patient_id") or "")
 
 
+def left_out_mark(patient: str) -> str:
+    """What an index keeps of a patient who was removed, so that he stays out: no name, but the same for the same id."""
+    return hashlib.sha256(f"fewlabel left out {patient}".encode()).hexdigest()
+
+
+def without_left_out(facts: pa.Table, left_out: frozenset[str]) -> pa.Table:
+    """The facts on cases of other patients than those."""
+    if not left_out:
+        return facts
+    out = [
+        patient for patient in facts["patient_id"].unique().to_pylist() if left_out_mark(patient) in left_out
+    ]
+    return facts.filter(pc.invert(pc.is_in(facts["patient_id"], pa.array(out, pa.string()))))
+
+
 def usual_place(collection: str) -> str:
     """Where the index of a collection lies unless another place is asked for: in its folder."""
     return f"{collection.rstrip('/')}/index"
@@ -128,10 +144,11 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def case_facts(collection: Collection) -> pa.Table:
     """What a collection says of its cases, one row a case: ids, view, labels, numbers, texts, and `HASHES`.
 
-    Labels are as in the collection: 1, 0, -1 (uncertain), -2 (not mentioned) where they are binary.
+    Labels are as in the collection: 1, 0, -1 (uncertain), -2 (not mentioned) where they are binary. Whatever a table or
+    file called them, there are also columns view, age (years) and sex, where there is something to fill them with.
     """
     table = collection.cases.replace_schema_metadata(None)
-    table = table.drop_columns([name for name in _STORAGE if name in table.column_names])
+    table = _with_friendly(table.drop_columns([name for name in _STORAGE if name in table.column_names]))
     return table.append_column("facts_hash", pa.array(_hashes(table), pa.string()))
 
 
@@ -182,14 +199,34 @@ def difference(facts: pa.Table, known: Mapping[str, tuple[str, str]]) -> Differe
     return Difference(as_rows[0], as_rows[1], as_rows[2], gone)
 
 
-def friendly_names(columns: Sequence[str]) -> dict[str, str]:
-    """Short names under which a column may be asked for, too: age, sex, patient, study."""
-    found = {}
-    for alias, pattern in _ALIASES.items():
-        named = [name for name in columns if pattern.fullmatch(name)]
-        if named and alias not in (name.lower() for name in columns):
-            found[alias] = named[0]
-    return found
+def _with_friendly(table: pa.Table) -> pa.Table:
+    """With columns view, age and sex: what the first column says that is called so, or much so, and says anything.
+
+    A column that is called so itself goes first, and nothing is added where it is another's by case alone.
+    """
+    for name, pattern in _FRIENDLY.items():
+        named = sorted(
+            (one for one in table.column_names if pattern.fullmatch(one)), key=lambda one: one != name
+        )
+        if not named or any(one.lower() == name and one != name for one in named):
+            continue
+        kind = pa.float64() if name == "age" else pa.string()
+        filled = pc.coalesce(*(_filled(table[one], kind) for one in named))
+        if name in table.column_names:
+            table = table.set_column(table.column_names.index(name), name, filled)
+        else:
+            table = table.append_column(name, filled)
+    return table
+
+
+def _filled(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Of one type, null where there is nothing; text that is no number is nothing where numbers are asked for."""
+    if pa.types.is_string(column.type):
+        blank = pc.equal(pc.utf8_trim_whitespace(column), "")
+        column = pc.if_else(blank, None, column)
+        if pa.types.is_floating(kind):
+            column = pc.if_else(pc.match_substring_regex(column, r"^\d+(\.\d+)?$"), column, None)
+    return column.cast(kind)
 
 
 def shown_labels(facts: JSON, labels: Iterable[LabelColumn]) -> str:

@@ -4,11 +4,10 @@ the old state or the new one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,27 +15,23 @@ import pyarrow.compute as pc
 
 from fewlabel.collection.filtering import RowFilter
 from fewlabel.collection.store import is_disk_full, locked
-from fewlabel.search.cases import HASHES, Hit, Origin, friendly_names
+from fewlabel.search.cases import HASHES, Hit, Origin, left_out_mark
+from fewlabel.search.changing import Change
 from fewlabel.search.manifest import (
-    MANIFEST,
     Manifest,
-    Segment,
     check,
+    holds_index,
     joined,
     read_facts,
     read_links,
     read_manifest,
-    read_vectors,
-    store_links,
-    store_segment,
     sweep,
+    vectors_between,
     write_manifest,
 )
-from fewlabel.search.vectors import Vectors, new_graph, scan_of, wants_graph
+from fewlabel.search.vectors import Vectors, scan_of
 from fewlabel.types import FewlabelError
 
-DEAD_SHARE = 5
-"""Deleted rows stay as empty ones in the graph until they are more than one in so many; then it is made anew."""
 _TRIES = 20
 _NOTHING = pa.table({name: pa.array([], pa.string()) for name in ("case_id", "patient_id", *HASHES)})
 
@@ -59,7 +54,7 @@ class State:
     def filter(self) -> RowFilter:
         """For expressions over the facts."""
         names = [name for name in self.facts.column_names if name not in HASHES]
-        return RowFilter(names, self.column, len(self.vectors), friendly_names(names))
+        return RowFilter(names, self.column, len(self.vectors))
 
     def column(self, name: str) -> np.ndarray:
         """One column of the facts, (N,): float64 with NaN for floats, else objects."""
@@ -97,7 +92,7 @@ class FolderIndex:
         Raises FewlabelError for a folder that holds something else.
         """
         folder = Path(place)
-        if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder)):
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not holds_index(folder)):
             raise FewlabelError(f"{folder} is not empty and holds no index: give an empty or a new folder.")
         there = [int(path.name[:8]) for path in folder.glob("0*") if path.name[:8].isdigit()]
         manifest = Manifest(max(there, default=0), origin)
@@ -127,6 +122,11 @@ class FolderIndex:
         """Columns that filters may use."""
         return tuple(name for name in self._state.facts.column_names if name not in HASHES)
 
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Marks of patients who were removed and are not to come back, see `left_out_mark`."""
+        return frozenset(self._state.manifest.left_out)
+
     def known(self) -> dict[str, tuple[str, str]]:
         """The `HASHES` of each case, by id."""
         columns = [self._state.facts[name].to_pylist() for name in ("case_id", *HASHES)]
@@ -141,7 +141,8 @@ class FolderIndex:
         if not len(found):
             return None
         row = int(found[0])
-        return _rows_of(self.folder, state.manifest.segments, row, row + 1)[0], self._hit(state, row, 1.0)
+        [[vector]] = vectors_between(self.folder, state.manifest.segments, row, row + 1)
+        return np.array(vector), self._hit(state, row, 1.0)
 
     def nearest(
         self,
@@ -154,9 +155,9 @@ class FolderIndex:
     ) -> list[Hit]:
         """The k most similar cases, best first; fewer where fewer may be found.
 
-        vector: unit, (K,). where: an SQL expression over the facts (as of `Collection.where`), also over age, sex,
-        patient and study. without_patient, without_case: who is not to be found; "" = nobody. Raises FewlabelError for
-        a mistake in the expression, or a vector of another width.
+        vector: unit, (K,). where: an SQL expression over the facts, as of `Collection.where`. without_patient,
+        without_case: who is not to be found; "" = nobody. Raises FewlabelError for a mistake in the expression, or a
+        vector of another width.
         """
         state = self._state
         allowed = _allowed(state, where, without_patient, without_case)
@@ -187,18 +188,23 @@ class FolderIndex:
         add: tuple[np.ndarray, pa.Table] | None = None,
         facts: pa.Table | None = None,
         fingerprint: str = "",
+        leave_out: str = "",
     ) -> None:
         """One step from a whole index to a whole index; whatever ends it, readers find the one or the other.
 
         remove: ids of cases that go; of their vectors and facts nothing stays in the folder. add: unit vectors (n, K)
         and facts of new cases, one row each. facts: new facts of known cases. fingerprint: see `fingerprint`.
-        Raises FewlabelError while another process writes, or where the disk is full.
+        leave_out: a patient who is
+        to stay out from now on. Raises FewlabelError while another process writes, or where the disk is full.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder, "change"):
                 before = self._state if self._begun else _read(self.folder, self._state)
-                manifest = _Change(self.folder, before, set(remove), add, facts).run(fingerprint)
+                manifest = Change(self.folder, before.manifest, set(remove), add, facts).run(fingerprint)
+                if leave_out:
+                    marks = {*manifest.left_out, left_out_mark(leave_out)}
+                    manifest = replace(manifest, left_out=tuple(sorted(marks)))
                 write_manifest(self.folder, manifest)
                 sweep(self.folder, manifest)
         except OSError as error:
@@ -211,16 +217,15 @@ class FolderIndex:
         self.refresh()
 
     def delete_patient(self, patient: str) -> int:
-        """Remove all cases of a patient, vectors and facts; returns how many there were. Raises as `change` does."""
+        """Remove all cases of a patient, vectors and facts, and keep him out; returns how many there were.
+
+        Raises as `change` does.
+        """
         of_patient = self._state.facts.filter(pc.equal(self._state.facts["patient_id"], patient))
         cases = of_patient["case_id"].to_pylist()
         if cases:
-            self.change(remove=cases)
+            self.change(remove=cases, fingerprint=self.fingerprint, leave_out=patient)
         return len(cases)
-
-
-def _is_ours(folder: Path) -> bool:
-    return (folder / MANIFEST).exists() or {path.name for path in folder.iterdir()} <= {".lock"}
 
 
 def _read(folder: Path, before: State | None) -> State:
@@ -257,24 +262,9 @@ def _vectors(folder: Path, manifest: Manifest, before: State | None) -> Vectors:
         if before is not None and before.manifest.links == manifest.links:
             graph = before.vectors.graph  # rows that were deleted since are left out by their facts
         else:
-            storage = scan_of(dim, *_parts(folder, manifest.segments, 0, covered))
+            storage = scan_of(dim, *vectors_between(folder, manifest.segments, 0, covered))
             graph = read_links(folder, manifest.links, storage)
-    return Vectors(graph, scan_of(dim, *_parts(folder, manifest.segments, covered, count)))
-
-
-def _parts(folder: Path, segments: Sequence[Segment], start: int, stop: int) -> list[np.ndarray]:
-    """The vectors of rows start to stop, as views of the segments' files."""
-    found, first = [], 0
-    for one in segments:
-        low, high = max(start - first, 0), min(stop - first, one.rows)
-        if low < high:
-            found.append(read_vectors(folder, one)[low:high])
-        first += one.rows
-    return found
-
-
-def _rows_of(folder: Path, segments: Sequence[Segment], start: int, stop: int) -> np.ndarray:
-    return np.concatenate(_parts(folder, segments, start, stop))
+    return Vectors(graph, scan_of(dim, *vectors_between(folder, manifest.segments, covered, count)))
 
 
 def _allowed(state: State, where: str | None, patient: str, case: str) -> np.ndarray | None:
@@ -289,112 +279,3 @@ def _allowed(state: State, where: str | None, patient: str, case: str) -> np.nda
             others = ~state.rows_of(name, value)
             allowed = others if allowed is None else others & allowed
     return allowed
-
-
-class _Change:
-    """The work of one `FolderIndex.change` in the locked folder: it writes files, and gives the manifest of them."""
-
-    def __init__(
-        self,
-        folder: Path,
-        before: State,
-        remove: set[str],
-        add: tuple[np.ndarray, pa.Table] | None,
-        facts: pa.Table | None,
-    ) -> None:
-        self.folder, self.before, self.remove, self.add, self.facts = folder, before, remove, add, facts
-        self.generation = before.manifest.generation + 1
-        self.segments = list(before.manifest.segments)
-        self.links = before.manifest.links
-
-    def run(self, fingerprint: str) -> Manifest:
-        dead = self._edit()
-        if self.links is not None and dead * DEAD_SHARE > sum(one.rows for one in self.segments):
-            self._compact()
-        if self.add is not None and len(self.add[0]):
-            self._append(*self.add)
-        count = sum(one.rows for one in self.segments)
-        if wants_graph(count, self.links.rows if self.links else 0):
-            self._link(count)
-        return replace(
-            self.before.manifest,
-            generation=self.generation,
-            fingerprint=fingerprint,
-            segments=tuple(self.segments),
-            links=self.links,
-        )
-
-    def _name(self, place: int) -> str:
-        return f"{self.generation:08d}-{place}"
-
-    def _edit(self) -> int:
-        """Write those segments anew in which cases go or have other facts; returns how many rows are dead then."""
-        changed = set() if self.facts is None else set(self.facts["case_id"].to_pylist())
-        if not (self.remove or changed):
-            return 0
-        dead = 0
-        kept: list[Segment] = []
-        for place, segment in enumerate(self.segments):
-            table = read_facts(self.folder, segment)
-            ids = table["case_id"].to_pylist()
-            gone = np.array([case in self.remove for case in ids], dtype=bool)
-            other = np.array([case in changed for case in ids], dtype=bool)
-            if gone.any() or other.any():
-                if other.any():
-                    assert self.facts is not None
-                    table = _with_facts(table, ids, self.facts)
-                kept += self._rewritten(place, table, gone, read_vectors(self.folder, segment))
-            else:
-                kept.append(segment)
-            dead += sum(case is None for case in ids) + int(gone.sum())
-        self.segments = kept
-        return dead
-
-    def _rewritten(self, place: int, table: pa.Table, gone: np.ndarray, vectors: np.ndarray) -> list[Segment]:
-        """Without the rows that are gone; where the graph counts on their places, with nothing in them."""
-        if self.links is None:
-            vectors, table = vectors[~gone], table.filter(pa.array(~gone))
-        elif gone.any():
-            vectors = np.where(gone[:, None], np.float32(0), vectors)
-            table = table.take(pa.array(np.arange(len(gone)), pa.int64(), mask=gone))
-        return [store_segment(self.folder, self._name(place), vectors, table)] if len(vectors) else []
-
-    def _compact(self) -> None:
-        """One segment without the dead rows, and no graph."""
-        table = joined([read_facts(self.folder, one) for one in self.segments])
-        alive = pc.is_valid(table["case_id"])
-        vectors = np.concatenate([read_vectors(self.folder, one) for one in self.segments])
-        vectors, table = vectors[alive.to_numpy(zero_copy_only=False)], table.filter(alive)
-        name = self._name(len(self.segments))
-        self.links, self.segments = None, []
-        if len(vectors):
-            self.segments = [store_segment(self.folder, name, vectors, table)]
-
-    def _append(self, vectors: np.ndarray, table: pa.Table) -> None:
-        """A new last segment, together with those before it that are not much longer."""
-        parts, tables = [vectors], [table]
-        while self.segments and self.segments[-1].rows < 2 * sum(map(len, parts)):
-            last = self.segments.pop()
-            parts.insert(0, read_vectors(self.folder, last))
-            tables.insert(0, read_facts(self.folder, last))
-        name = self._name(len(self.segments) + 1000)
-        self.segments.append(store_segment(self.folder, name, np.concatenate(parts), joined(tables)))
-
-    def _link(self, count: int) -> None:
-        """Bring all rows into the graph."""
-        dim, covered = self.before.manifest.origin.dim, 0
-        graph: Any = new_graph(dim)
-        if self.links is not None:
-            covered = self.links.rows
-            storage = scan_of(dim, *_parts(self.folder, self.segments, 0, covered))
-            graph = read_links(self.folder, self.links, storage)
-        for part in _parts(self.folder, self.segments, covered, count):
-            graph.add(np.ascontiguousarray(part))
-        self.links = store_links(self.folder, f"{self.generation:08d}", graph)
-
-
-def _with_facts(table: pa.Table, ids: Sequence[str | None], facts: pa.Table) -> pa.Table:
-    """The rows of `table`, those of which `facts` speaks as it says."""
-    places = {case: len(table) + place for place, case in enumerate(facts["case_id"].to_pylist())}
-    both = joined([table, facts])
-    return both.take(pa.array([places.get(case, row) for row, case in enumerate(ids)], pa.int64()))

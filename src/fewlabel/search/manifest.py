@@ -22,6 +22,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
+from fewlabel.collection.store import LOCK
 from fewlabel.files import replacing, write_text
 from fewlabel.search.cases import NoIndex, Origin
 from fewlabel.types import JSON, FewlabelError
@@ -61,13 +62,18 @@ class Links:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is true of an index. fingerprint: of the collection that all of it agrees with; "" = with none yet."""
+    """What is true of an index.
+
+    fingerprint: of the collection that all of it agrees with; "" = with none yet. left_out: marks of patients who were
+    removed.
+    """
 
     generation: int
     origin: Origin
     fingerprint: str = ""
     segments: tuple[Segment, ...] = ()
     links: Links | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Stored, ...]:
@@ -118,7 +124,8 @@ def _manifest(said: JSON) -> Manifest:
     )
     links = said["links"] and Links(int(said["links"]["rows"]), Stored(**said["links"]["file"]))
     origin = Origin.from_json(said["origin"])
-    return Manifest(int(said["generation"]), origin, str(said["fingerprint"]), segments, links)
+    left_out = tuple(said["left_out"])
+    return Manifest(int(said["generation"]), origin, str(said["fingerprint"]), segments, links, left_out)
 
 
 def store(folder: Path, name: str, write: Callable[[Path], Any]) -> Stored:
@@ -170,6 +177,17 @@ def read_vectors(folder: Path, segment: Segment) -> np.ndarray:
     return np.load(folder / segment.vectors.name, mmap_mode="r", allow_pickle=False)
 
 
+def vectors_between(folder: Path, segments: Sequence[Segment], start: int, stop: int) -> list[np.ndarray]:
+    """The vectors of rows start to stop, as views of the segments' files."""
+    found, first = [], 0
+    for one in segments:
+        low, high = max(start - first, 0), min(stop - first, one.rows)
+        if low < high:
+            found.append(read_vectors(folder, one)[low:high])
+        first += one.rows
+    return found
+
+
 def read_facts(folder: Path, segment: Segment) -> pa.Table:
     """The facts of a segment by memory map."""
     return pa.ipc.open_file(pa.memory_map(str(folder / segment.facts.name))).read_all()
@@ -203,6 +221,13 @@ def read_links(folder: Path, links: Links, storage: Any) -> Any:
     graph.storage, graph.own_fields = storage, True
     storage.this.disown()  # it lives as long as the graph
     return graph
+
+
+def holds_index(folder: Path) -> bool:
+    """Whether there is an index, or what a first change left that was killed."""
+    names = {path.name for path in folder.iterdir()}
+    left = {name for name in names - {LOCK} if not name.startswith(f".{MANIFEST}.")}
+    return MANIFEST in names or (LOCK in names and all(map(_OURS.fullmatch, left)))
 
 
 def sweep(folder: Path, manifest: Manifest) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from fewlabel.collection.matching import checked_name
-from fewlabel.search.cases import HASHES, Hit, Origin, friendly_names
+from fewlabel.search.cases import HASHES, Hit, Origin, left_out_mark
 from fewlabel.search.server import Address, Server, code_of
 from fewlabel.types import JSON, FewlabelError
 
@@ -38,8 +38,17 @@ _ROWS = 500
 class PostgresIndex:
     """An index at postgresql://user@host/database?schema=name; `open` it, or `begin` a new one. As `FolderIndex`."""
 
-    def __init__(self, server: Server, origin: Origin, fingerprint: str, begun: bool = False) -> None:
-        self._server, self.origin, self.fingerprint, self._begun = server, origin, fingerprint, begun
+    def __init__(
+        self,
+        server: Server,
+        origin: Origin,
+        fingerprint: str = "",
+        left_out: frozenset[str] = frozenset(),
+        *,
+        begun: bool = False,
+    ) -> None:
+        self._server, self.origin, self._begun = server, origin, begun
+        self.fingerprint, self.left_out = fingerprint, left_out
         self._schema = _quoted(server.address.schema)
 
     @staticmethod
@@ -53,7 +62,8 @@ class PostgresIndex:
                 f"The index at {server.address.shown} is of format {said['format']} and this version reads {FORMAT}: "
                 "make it anew with `fewlabel index COLLECTION --model RUN --rebuild`."
             )
-        return PostgresIndex(server, Origin.from_json(said["origin"]), said["fingerprint"])
+        origin = Origin.from_json(said["origin"])
+        return PostgresIndex(server, origin, said["fingerprint"], frozenset(said["left_out"]))
 
     @staticmethod
     def begin(address: str, origin: Origin) -> PostgresIndex:
@@ -64,7 +74,7 @@ class PostgresIndex:
         server = Server(Address.parse(address))
         with server.writing():
             _check_pgvector(server)
-        return PostgresIndex(server, origin, "", begun=True)
+        return PostgresIndex(server, origin, begun=True)
 
     def __len__(self) -> int:
         if self._begun:
@@ -155,12 +165,10 @@ class PostgresIndex:
         return [(str(found), 1.0 - float(distance)) for found, distance in rows]
 
     def _shown(self, columns: dict[str, str]) -> str:
-        """A selection of all columns under their names, in small letters, and under friendly ones."""
+        """A selection of all columns under their names, and under the same in small letters."""
         shown = {name: name for name in columns}
         for name in columns:
             shown.setdefault(name.lower(), name)
-        for alias, name in friendly_names(list(columns)).items():
-            shown.setdefault(alias, name)
         listed = ", ".join(f"{_quoted(name)} AS {_quoted(called)}" for called, name in shown.items())
         return f"SELECT {listed} FROM {self._schema}.cases"
 
@@ -179,6 +187,7 @@ class PostgresIndex:
         add: tuple[np.ndarray, pa.Table] | None = None,
         facts: pa.Table | None = None,
         fingerprint: str = "",
+        leave_out: str = "",
     ) -> None:
         """As `FolderIndex.change`, in one transaction. The graph is made when a fingerprint says that all is in."""
         server, schema = self._server, self._schema
@@ -201,19 +210,32 @@ class PostgresIndex:
                 self._update(facts)
             if fingerprint:
                 self._make_graph()
-            said = {"format": FORMAT, "origin": self.origin.to_json(), "fingerprint": fingerprint}
+            left_out = self._left_out_with(leave_out)
+            said = {
+                "format": FORMAT,
+                "origin": self.origin.to_json(),
+                "fingerprint": fingerprint,
+                "left_out": sorted(left_out),
+            }
             server.run(f"UPDATE {schema}.about SET said = CAST(:said AS jsonb)", said=json.dumps(said))
-        self.fingerprint, self._begun = fingerprint, False
+        self.fingerprint, self.left_out, self._begun = fingerprint, left_out, False
 
     def delete_patient(self, patient: str) -> int:
-        """Remove all cases of a patient; returns how many there were."""
+        """Remove all cases of a patient, and keep him out; returns how many there were."""
         with self._server.reading():
             rows = self._server.run(
                 f"SELECT case_id FROM {self._schema}.cases WHERE patient_id = :patient", patient=patient
             )
         if rows:
-            self.change(remove=[case for [case] in rows])
+            cases = [case for [case] in rows]
+            self.change(remove=cases, fingerprint=self.fingerprint, leave_out=patient)
         return len(rows)
+
+    def _left_out_with(self, patient: str) -> frozenset[str]:
+        """Marks of those who are out now, and of this patient; "" = of nobody else."""
+        [[said]] = self._server.run(f"SELECT said FROM {self._schema}.about")
+        marks = {*said.get("left_out", ()), *([left_out_mark(patient)] if patient else [])}
+        return frozenset(marks)
 
     def _columns(self) -> dict[str, str]:
         """Type of each column of `cases`, by name, in order."""

@@ -16,7 +16,16 @@ from fewlabel.adaptation.features import extract_features, weights_fingerprint
 from fewlabel.collection import Collection, square_image
 from fewlabel.images import read_file
 from fewlabel.networks import Encoder
-from fewlabel.search import CaseIndex, Hit, Origin, case_facts, difference, unit
+from fewlabel.search import (
+    CaseIndex,
+    Hit,
+    Origin,
+    case_facts,
+    difference,
+    left_out_mark,
+    unit,
+    without_left_out,
+)
 from fewlabel.types import FewlabelError, ProgressCallback
 
 BLOCK = 8192
@@ -120,13 +129,14 @@ def index_cases(
     index.origin.check_same(embedder.origin(collection), index.place)
     if len(index) and index.fingerprint == collection.fingerprint:
         return Indexed(index.place, 0, 0, 0, 0, len(index))
-    facts = case_facts(collection)
+    facts = without_left_out(case_facts(collection), index.left_out)
     found = difference(facts, index.known())
+    places = collection_rows(collection, facts)
     rows = np.sort(np.concatenate([found.new, found.changed]))
     changed = set(facts["case_id"].take(pa.array(found.changed)).to_pylist())
     leaving, other = list(found.gone), facts.take(pa.array(found.facts)) if len(found.facts) else None
     for block in _blocks(rows):
-        vectors = embedder.embed_rows(collection, block, progress)
+        vectors = embedder.embed_rows(collection, places[block], progress)
         table = facts.take(pa.array(block))
         replaced = [case for case in table["case_id"].to_pylist() if case in changed]
         last = not len(rows) or block[-1] == rows[-1]
@@ -146,6 +156,15 @@ def index_cases(
     )
 
 
+def collection_rows(collection: Collection, facts: pa.Table) -> np.ndarray:
+    """(n,) the row of the collection for each row of facts on some of its cases, in its order."""
+    if len(facts) == len(collection):
+        return np.arange(len(collection))
+    return np.flatnonzero(
+        np.isin(collection.column("case:case_id").astype(str), facts["case_id"].to_pylist())
+    )
+
+
 def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(rows), BLOCK):
         yield rows[start : start + BLOCK]
@@ -156,7 +175,11 @@ def missing_cases(collection: Collection, index: CaseIndex) -> str:
     if index.fingerprint == collection.fingerprint:
         return ""
     known, ids = index.known(), collection.column("case:case_id")
-    missing = sum(case not in known for case in ids)
+    patients = collection.column("case:patient_id") if index.left_out else [""] * len(ids)
+    missing = sum(
+        case not in known and not (patient and left_out_mark(patient) in index.left_out)
+        for case, patient in zip(ids, patients, strict=True)
+    )
     gone = len(known.keys() - set(ids))
     if not (missing or gone):
         return ""
