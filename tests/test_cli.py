@@ -19,6 +19,18 @@ import pytest
 from fewlabel import cli
 from fewlabel.types import FewlabelError
 
+COMMANDS = (
+    "import",
+    "learn",
+    "pretrain",
+    "evaluate",
+    "predict",
+    "export",
+    "report",
+    "phantoms",
+    "index",
+    "search",
+)
 TINY = ["--encoder", "test_resnet", "--size", "16", "--steps", "2", "--batch-size", "8"]
 
 
@@ -314,16 +326,14 @@ def test_as_a_program(tmp_path: Path) -> None:
     plain, asked = ran(), ran("--help")
     assert plain == asked
     assert (asked.status, asked.err) == (0, "")
-    for command in ("import", "learn", "pretrain", "evaluate", "predict", "export", "report", "phantoms"):
+    for command in COMMANDS:
         assert re.search(rf"^  {command} ", asked.out, re.MULTILINE)
     refused(
         ran("learn", tmp_path / "nowhere", "--target", "x", "--out", tmp_path / "run"), "no collection at"
     )
 
 
-@pytest.mark.parametrize(
-    "command", ["import", "learn", "pretrain", "evaluate", "predict", "export", "report", "phantoms"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_option_is_explained(command: str, fewlabel: Command) -> None:
     answer = fewlabel(command, "--help")
     assert (answer.status, answer.err) == (0, "")
