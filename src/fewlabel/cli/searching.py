@@ -66,9 +66,7 @@ def search(
     exclude_patient: Annotated[
         bool, typer.Option("--exclude-patient", help="Leave out the query's own patient.")
     ] = False,
-    patient: Annotated[
-        str | None, typer.Option(help="Leave out this patient, where the file does not say whose it is.")
-    ] = None,
+    patient: Annotated[str | None, typer.Option(help="The query's patient, who is left out.")] = None,
     at: Annotated[
         str | None, typer.Option("--index", help="Where the index is; by default COLLECTION/index.")
     ] = None,

@@ -6,7 +6,7 @@ Images are compared by the cosine of their features h by a frozen encoder, as `e
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +186,8 @@ def missing_cases(collection: Collection, index: CaseIndex) -> str:
     said = f"{missing} of {len(collection)} images of {collection.path} are not in the index"
     if gone:
         said += f", and {gone} of its cases are no longer in the collection"
-    return f"{said}: bring it up to date with `{index.origin.command(index.place)}`."
+    here = replace(index.origin, collection=str(collection.path))  # it may have been moved
+    return f"{said}: bring it up to date with `{here.command(index.place)}`."
 
 
 def case_query(index: CaseIndex, case: str) -> Query:
