@@ -10,8 +10,12 @@ import pyarrow as pa
 import pytest
 from made_cases import ORIGIN, made_facts, made_vectors, nearest_by_hand
 
+from fewlabel.collection import Collection, import_images
+from fewlabel.networks import Encoder, EncoderSettings
+from fewlabel.phantoms import write_radiographs
 from fewlabel.search import CaseIndex, FolderIndex, begin_index, open_index
 from fewlabel.search.server import Address
+from fewlabel.tasks.retrieval import Embedder, case_query, index_cases, missing_cases, similar_cases
 from fewlabel.types import FewlabelError
 
 VECTORS = made_vectors(300)
@@ -129,6 +133,33 @@ def test_changes_and_what_others_see_of_them(server: str) -> None:
             reader.change(remove=["c1"])
     begin_index(place, ORIGIN).change(add=(VECTORS[:2], made_facts(range(2))))
     assert reader.known().keys() == {"c0", "c1"}
+
+
+def test_a_collection_is_indexed_there_as_in_a_folder(server: str, tmp_path: Path) -> None:
+    labels = write_radiographs(tmp_path / "images", 12, seed=1, size_px=32, dicom_files=1)
+    import_images(
+        tmp_path / "images", tmp_path / "chest", labels=labels, patient_column="Patient ID", workers=1
+    )
+    chest = Collection.open(tmp_path / "chest")
+    encoder = Encoder(EncoderSettings("test_resnet", channels=1)).eval()
+    embedder = Embedder(encoder, size_px=32, store_px=32, run="run")
+    place = f"{server}&schema=radiographs"
+    there = begin_index(place, embedder.origin(chest))
+    here = FolderIndex.begin(tmp_path / "index", embedder.origin(chest))
+    assert index_cases(chest, there, embedder).new == index_cases(chest, here, embedder).new == 12
+    assert index_cases(chest, open_index(place), embedder).new == 0
+    query = case_query(here, chest.column("case:case_id")[3])
+    answers = [
+        similar_cases(index, query, k=5, where="view in ('PA', 'AP') and age > 1", exclude_patient=True)
+        for index in (open_index(place), here)
+    ]
+    assert [hit.case for hit in answers[0]] == [hit.case for hit in answers[1]]
+    assert [hit.facts for hit in answers[0]] == [hit.facts for hit in answers[1]]
+    patient = chest.column("case:patient_id")[0]
+    gone = there.delete_patient(patient)
+    assert gone > 0
+    assert missing_cases(chest, open_index(place)) == ""
+    assert index_cases(chest, open_index(place), embedder).new == 0
 
 
 def test_what_no_index_can_take(server: str, filled: CaseIndex) -> None:
