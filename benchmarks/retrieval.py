@@ -195,6 +195,7 @@ def while_adding(folder: Path, kind: str, count: int, queries: np.ndarray, exact
         "added": ADDED,
         "steps": STEPS_ADDED,
         "seconds_a_step": round(statistics.median(seconds), 3),
+        "longest_step_seconds": round(max(seconds), 3),
         "states_seen": len(sizes),
         "median_ms": round(statistics.median(asked), 3),
         "p99_ms": round(float(np.percentile(asked, 99)), 3),

@@ -288,6 +288,14 @@ def test_ctrl_c(chest: Path, tmp_path: Path, fewlabel: Command, monkeypatch: pyt
     assert answer.err == "stopped; the same command continues where it was.\n"
 
 
+def test_options_that_are_not_given_are_the_defaults_of_the_settings() -> None:
+    from fewlabel.cli.options import evaluation_options, pretraining_options
+    from fewlabel.pipeline import EvaluateSettings, PretrainSettings
+
+    assert pretraining_options() == PretrainSettings()
+    assert evaluation_options() == EvaluateSettings("")
+
+
 def program(*arguments: object) -> list[str]:
     return [sys.executable, "-c", "from fewlabel.cli import main; main()", *map(str, arguments)]
 
