@@ -78,7 +78,7 @@ def _adding(row: JSON) -> str:
     """A sentence on searching while another process adds."""
     found = row["while_adding"]
     return (
-        f"{_size(row)}: while another process added {found['steps']} times {count(found['added'])} cases, a search took "
-        f"{found['median_ms']:.1f} ms (99th percentile {found['p99_ms']:.1f}), and the longest of these steps "
+        f"{_size(row)}: while another process added {found['steps']} times {count(found['added'])} cases, a search "
+        f"took {found['median_ms']:.1f} ms (99th percentile {found['p99_ms']:.1f}), and the longest of these steps "
         f"{found['longest_step_seconds']:.1f} s; {found['states_seen']} states were seen."
     )
