@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from fewlabel.pipeline import pretrain
 from fewlabel.pipeline.searching import index_collection, load_embedder, search_collection
 from fewlabel.search import FolderIndex, open_index
 from fewlabel.tasks import retrieval
+from fewlabel.training.weights import ENCODER, load_encoder, save_encoder
 from fewlabel.types import FewlabelError
 
 Fewlabel = Callable[..., tuple[int, str, str]]
@@ -192,9 +192,13 @@ def test_a_removed_patient_stays_out_until_the_index_is_made_anew(
 
 
 @pytest.fixture(scope="module")
-def other_run(chest: Collection, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other_run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with other weights."""
     out = tmp_path_factory.mktemp("other")
-    pretrain([chest], out, replace(TINY, seed=3))
+    shutil.copytree(run, out, dirs_exist_ok=True)
+    encoder = load_encoder(out / ENCODER)
+    next(encoder.parameters()).data.mul_(1.5)
+    save_encoder(encoder, out / ENCODER)
     return out
 
 

@@ -118,11 +118,6 @@ class FolderIndex:
         return self._state.manifest.fingerprint
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Columns that filters may use."""
-        return tuple(name for name in self._state.facts.column_names if name not in HASHES)
-
-    @property
     def left_out(self) -> frozenset[str]:
         """Marks of patients who were removed and are not to come back, see `left_out_mark`."""
         return frozenset(self._state.manifest.left_out)
@@ -141,8 +136,7 @@ class FolderIndex:
         if not len(found):
             return None
         row = int(found[0])
-        [[vector]] = vectors_between(self.folder, state.manifest.segments, row, row + 1)
-        return np.array(vector), self._hit(state, row, 1.0)
+        return state.vectors.vector(row), self._hit(state, row, 1.0)
 
     def nearest(
         self,
@@ -194,8 +188,8 @@ class FolderIndex:
 
         remove: ids of cases that go; of their vectors and facts nothing stays in the folder. add: unit vectors (n, K)
         and facts of new cases, one row each. facts: new facts of known cases. fingerprint: see `fingerprint`.
-        leave_out: a patient who is
-        to stay out from now on. Raises FewlabelError while another process writes, or where the disk is full.
+        leave_out: a patient who is to stay out from now on. Raises FewlabelError while another process writes, or where
+        the disk is full.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -221,6 +215,7 @@ class FolderIndex:
 
         Raises as `change` does.
         """
+        self.refresh()
         of_patient = self._state.facts.filter(pc.equal(self._state.facts["patient_id"], patient))
         cases = of_patient["case_id"].to_pylist()
         if cases:

@@ -217,7 +217,13 @@ def store_links(folder: Path, name: str, graph: Any) -> Links:
 
 def read_links(folder: Path, links: Links, storage: Any) -> Any:
     """The graph, with `storage` as its vectors, which it takes over."""
-    graph = faiss.read_index(str(folder / links.file.name))
+    path = folder / links.file.name
+    try:
+        graph = faiss.read_index(str(path))
+    except RuntimeError:
+        if not path.exists():  # as any other file that is gone
+            raise FileNotFoundError(path) from None
+        raise
     graph.storage, graph.own_fields = storage, True
     storage.this.disown()  # it lives as long as the graph
     return graph

@@ -88,12 +88,6 @@ class PostgresIndex:
         """The address without its password."""
         return self._server.address.shown
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Columns that filters may use."""
-        with self._server.reading():
-            return tuple(name for name in self._columns() if name not in (*HASHES, VECTOR))
-
     def known(self) -> dict[str, tuple[str, str]]:
         """The `HASHES` of each case, by id."""
         if self._begun:

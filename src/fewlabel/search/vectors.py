@@ -44,6 +44,12 @@ class Vectors:
         """K."""
         return int(self.scanned.d)
 
+    def vector(self, row: int) -> np.ndarray:
+        """The vector (K,) of a row."""
+        if row < self.covered:
+            return np.asarray(self.graph.storage.reconstruct(row))  # type: ignore[union-attr]
+        return np.asarray(self.scanned.reconstruct(row - self.covered))
+
     def search(
         self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None, *, breadth: int = SEARCH_BREADTH
     ) -> tuple[np.ndarray, np.ndarray]:
