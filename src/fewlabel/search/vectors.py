@@ -68,8 +68,7 @@ class Vectors:
         first, rest = (None, None) if allowed is None else np.split(allowed, [self.covered])
         parts = [_nearest(self.scanned, asked, k, rest)]
         if self.graph is not None:
-            few = first is not None and int(np.count_nonzero(first)) <= EXACT
-            parts.insert(0, _walk(self.graph, asked, k, first, max(breadth, k), few))
+            parts.insert(0, _walk(self.graph, asked, k, first, max(breadth, k)))
             parts[1][1][parts[1][1] >= 0] += self.covered
         cosines, rows = (np.concatenate(side, axis=1) for side in zip(*parts, strict=True))
         cosines = np.where(rows >= 0, cosines, -np.inf)
@@ -104,15 +103,20 @@ def _nearest(index: Any, queries: np.ndarray, k: int, allowed: np.ndarray | None
 
 
 def _walk(
-    graph: Any, queries: np.ndarray, k: int, allowed: np.ndarray | None, breadth: int, few: bool
+    graph: Any, queries: np.ndarray, k: int, allowed: np.ndarray | None, breadth: int
 ) -> tuple[Any, Any]:
-    """By the graph; by a scan where few are allowed, or where the walk has met fewer than k of them."""
+    """By the graph; by a scan where few are allowed, or where the walk has met fewer than k of them.
+
+    Where a part is allowed, the walk is as much wider, so that among all that it keeps there are as many of them.
+    """
     storage = faiss.downcast_index(graph.storage)
-    if few:
-        return _nearest(storage, queries, k, allowed)
     chosen = faiss.SearchParametersHNSW(efSearch=breadth)
     if allowed is not None:
-        chosen = faiss.SearchParametersHNSW(efSearch=breadth, sel=_selector(allowed))
+        count = int(np.count_nonzero(allowed))
+        if count <= EXACT:
+            return _nearest(storage, queries, k, allowed)
+        wider = -(-breadth * len(allowed) // count)
+        chosen = faiss.SearchParametersHNSW(efSearch=wider, sel=_selector(allowed))
     cosines, rows = graph.search(queries, k, params=chosen)
     lost = np.flatnonzero((rows < 0).any(axis=1))
     if len(lost):
