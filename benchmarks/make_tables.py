@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import retrieval_page
 from compare_encoders import STUDIES
 from image_text import JOBS as PAIRS
 from image_text_page import image_text, image_text_short, protocol
@@ -36,6 +37,7 @@ from fewlabel.report.words import count, interval, number, p_value, signed
 from fewlabel.types import JSON, FewlabelError
 
 ROOT = Path(__file__).resolve().parents[1]
+SEARCH = "docs/search.md"
 FIGURE = "docs/figures/label-efficiency.svg"
 SHOWN_FIRST = "pneumoniamnist"
 NOT_MEASURED = "not measured"
@@ -403,11 +405,11 @@ def figure(result: Result) -> str:
     return as_svg(canvas, digest(result))
 
 
-def with_block(text: str, name: str, content: str) -> str:
+def with_block(text: str, name: str, content: str, page: str = "README.md") -> str:
     """The text with what stands between <!-- name:begin --> and <!-- name:end --> replaced."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise FewlabelError(f"README.md needs {begin} and {end} once each, in this order: put them back.")
+        raise FewlabelError(f"{page} needs {begin} and {end} once each, in this order: put them back.")
     before, _, rest = text.partition(begin)
     return f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
 
@@ -446,6 +448,11 @@ def made(root: Path) -> dict[str, str]:
         if (folder / f"{name}.json").exists()
     }
     files["docs/performance.md"] = performance(found)
+    search = root / SEARCH
+    if search.exists():
+        measured = read_study(folder / f"{retrieval_page.NAME}.json")
+        text = search.read_text(encoding="utf-8")
+        files[SEARCH] = with_block(text, "retrieval", retrieval_page.retrieval(measured), SEARCH)
     for name in FIGURES.keys() & found.keys():
         path = f"docs/figures/{name}.svg"
         if not is_drawn(root / path, json_digest(found[name])):

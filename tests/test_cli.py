@@ -19,6 +19,18 @@ import pytest
 from fewlabel import cli
 from fewlabel.types import FewlabelError
 
+COMMANDS = (
+    "import",
+    "learn",
+    "pretrain",
+    "evaluate",
+    "predict",
+    "export",
+    "report",
+    "phantoms",
+    "index",
+    "search",
+)
 TINY = ["--encoder", "test_resnet", "--size", "16", "--steps", "2", "--batch-size", "8"]
 
 
@@ -276,6 +288,14 @@ def test_ctrl_c(chest: Path, tmp_path: Path, fewlabel: Command, monkeypatch: pyt
     assert answer.err == "stopped; the same command continues where it was.\n"
 
 
+def test_options_that_are_not_given_are_the_defaults_of_the_settings() -> None:
+    from fewlabel.cli.options import evaluation_options, pretraining_options
+    from fewlabel.pipeline import EvaluateSettings, PretrainSettings
+
+    assert pretraining_options() == PretrainSettings()
+    assert evaluation_options() == EvaluateSettings("")
+
+
 def program(*arguments: object) -> list[str]:
     return [sys.executable, "-c", "from fewlabel.cli import main; main()", *map(str, arguments)]
 
@@ -314,16 +334,14 @@ def test_as_a_program(tmp_path: Path) -> None:
     plain, asked = ran(), ran("--help")
     assert plain == asked
     assert (asked.status, asked.err) == (0, "")
-    for command in ("import", "learn", "pretrain", "evaluate", "predict", "export", "report", "phantoms"):
+    for command in COMMANDS:
         assert re.search(rf"^  {command} ", asked.out, re.MULTILINE)
     refused(
         ran("learn", tmp_path / "nowhere", "--target", "x", "--out", tmp_path / "run"), "no collection at"
     )
 
 
-@pytest.mark.parametrize(
-    "command", ["import", "learn", "pretrain", "evaluate", "predict", "export", "report", "phantoms"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_option_is_explained(command: str, fewlabel: Command) -> None:
     answer = fewlabel(command, "--help")
     assert (answer.status, answer.err) == (0, "")

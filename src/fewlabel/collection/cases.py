@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fewlabel.collection.filtering import RowFilter
 from fewlabel.collection.labels import ColumnKind
 from fewlabel.collection.matching import checked_name
 from fewlabel.collection.squares import square_pixels
 from fewlabel.collection.store import RecordReader, read_thumbnails
 from fewlabel.collection.tables import CASE_COLUMNS, Facts, open_cases, read_facts, read_quarantine
-from fewlabel.collection.targets import NamedColumn, Target, graded_target, make_target, select_rows
+from fewlabel.collection.targets import NamedColumn, Target, graded_target, make_target
 from fewlabel.types import FewlabelError, Image, LabelColumn, ProgressCallback
 
 CASE_PREFIX = "case:"
@@ -171,7 +172,7 @@ class Collection:
         Binary labels are 1, 0, -1 (uncertain) and -2 (not mentioned). Raises FewlabelError for a mistake in
         it.
         """
-        return select_rows(expression, self.column_names, self.column, len(self))
+        return RowFilter(self.column_names, self.column, len(self)).rows(expression)
 
     def target(
         self, spec: str, *, grades: Sequence[str] | None = None, referable: str | None = None

@@ -1,12 +1,9 @@
-"""What is to be learned: a target such as "Pneumonia", "View Position=PA" or "Patient Age>55", or the grades of a
-column; and row selection.
-"""
+"""What is to be learned: a target such as "Pneumonia", "View Position=PA" or "Patient Age>55", or a column's grades."""
 
 from __future__ import annotations
 
 import operator
 import re
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -205,54 +202,3 @@ def _as_numbers(column: NamedColumn) -> np.ndarray:
 
 def _classes(column: NamedColumn) -> tuple[str, ...]:
     return column.classes or tuple(sorted({v for v in column.values if v not in (None, "")}))
-
-
-def select_rows(
-    expression: str, names: Iterable[str], load: Callable[[str], np.ndarray], count: int
-) -> np.ndarray:
-    """Row numbers for which an SQL expression holds. Raises FewlabelError with what SQLite says."""
-    names = list(names)
-    distinct = {
-        n.lower(): n for n in reversed(names)
-    }  # SQLite does not tell "View" from "view": the first counts
-    used = [n for low, n in distinct.items() if low in expression.lower()]
-    base = sqlite3.connect(":memory:")
-    try:
-        quoted = ", ".join('"' + n.replace('"', '""') + '"' for n in used)
-        base.execute(f"CREATE TABLE cases (_row INTEGER{', ' if used else ''}{quoted})")
-        places = ", ".join("?" * (len(used) + 1))
-        columns = [_plain(load(n)) for n in used]
-        base.executemany(f"INSERT INTO cases VALUES ({places})", zip(range(count), *columns, strict=True))
-        base.execute("PRAGMA query_only = ON")
-        found = base.execute(f"SELECT _row FROM cases WHERE (\n{expression}\n) ORDER BY _row").fetchall()
-    except (sqlite3.Error, sqlite3.Warning) as error:
-        raise FewlabelError(_mistake(expression, str(error), names)) from None
-    finally:
-        base.close()
-    _check_quoted(expression, names)
-    return np.array([r[0] for r in found], dtype=np.int64)
-
-
-def _check_quoted(expression: str, names: list[str]) -> None:
-    """SQLite takes a quoted name that it does not know for text, so a typo would select nothing."""
-    lowered = {n.lower() for n in names}
-    outside = re.sub(r"'(?:[^']|'')*'", "", expression)
-    for name in re.findall(r'"((?:[^"]|"")*)"', outside):
-        if name.replace('""', '"').lower() not in lowered:
-            checked_name(name.replace('""', '"'), names, "this collection")
-
-
-def _mistake(expression: str, said: str, names: list[str]) -> str:
-    unknown = re.match(r"no such column: (.+)", said)
-    if unknown:
-        try:
-            checked_name(unknown[1].strip('"'), names, "this collection")
-        except FewlabelError as error:
-            return f"{error} (names with blanks go in double quotes, text in single ones)"
-    return f"the expression {expression!r} cannot be used: {said}"
-
-
-def _plain(values: np.ndarray) -> list[Any]:
-    if values.dtype.kind == "f":
-        return [None if v != v else v for v in values.tolist()]
-    return [", ".join(map(str, v)) if isinstance(v, list) else v for v in values.tolist()]

@@ -30,7 +30,7 @@ def write_report(run: Path) -> Path:
     run = Path(run)
     results = Results(read_results(run))
     path = run / "report.html"
-    write_text(path, _render(_context(run, results)))
+    write_text(path, render("page.html", _context(run, results)))
     return path
 
 
@@ -84,7 +84,8 @@ def _built(run: Path, name: str, build: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _render(context: JSON) -> str:
+def render(template: str, context: JSON) -> str:
+    """A page of this folder in the style of all of them; whatever comes from data is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -95,4 +96,4 @@ def _render(context: JSON) -> str:
     environment.filters["count"] = count
     css = (HERE / "page.css").read_text(encoding="utf-8")
     css = css.replace("/* light */", variables(LIGHT)).replace("/* dark */", variables(DARK))
-    return environment.get_template("page.html").render(**context, css=Markup(css))
+    return environment.get_template(template).render(**context, css=Markup(css))
