@@ -169,6 +169,14 @@ def test_after_a_mistake_the_right_command_works_in_the_same_folder(
     )
 
 
+def test_inspecting_without_a_model_looks_for_copies(chest: Path, tmp_path: Path, fewlabel: Command) -> None:
+    answer = fewlabel("inspect", chest, "--target", "opacity", "--out", tmp_path)
+    assert answer.status == 0
+    assert "No model was given" in answer.err
+    assert (tmp_path / "worth_a_look.csv").exists()
+    refused(fewlabel("inspect", chest, "--target", "opacty", "--out", tmp_path), 'did you mean "opacity"')
+
+
 def test_places_that_are_wrong(chest: Path, images: Path, tmp_path: Path, fewlabel: Command) -> None:
     learn = ["--target", "opacity", "--out"]
     refused(fewlabel("learn", tmp_path / "nowhere", *learn, tmp_path / "run"), "no collection at .*nowhere")

@@ -39,6 +39,24 @@ def predict(
 
 
 @app.command()
+def inspect(
+    collection: Annotated[Path, typer.Argument(help="A collection made by fewlabel import.")],
+    target: Annotated[str, typer.Option(help="The label column to inspect.")],
+    model: Annotated[
+        Path | None, typer.Option(help="A run whose encoder says what is alike; without one, copies only.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write worth_a_look.csv to.")] = Path("."),
+) -> None:
+    """List labels and images worth a second look: suspected labels, contradicting copies, outliers."""
+    from fewlabel import pipeline
+
+    inspected = pipeline.inspect_labels(collection, target, model, out)
+    for note in inspected.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{inspected.summary}: {inspected.path}")
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A run made by fewlabel learn or evaluate.")],
     to: Annotated[str, typer.Option(help="onnx, torchscript or monai-bundle.")],
