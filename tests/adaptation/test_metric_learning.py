@@ -69,7 +69,7 @@ def map_at_r(learned: LearnedMetric, images: LabelledImages, rows: np.ndarray) -
     return validation_map_at_r(z, images.y[rows], PATIENTS[rows])
 
 
-PLAN = Schedule(60, 18, 3e-3, warmup_steps=5)
+PLAN = Schedule(40, 18, 3e-3, warmup_steps=5)
 
 
 @pytest.mark.parametrize("begin", [triplet, siamese, arcface])
@@ -94,7 +94,7 @@ def test_labels_of_the_test_part_change_nothing(encoder: Encoder) -> None:
         learned = learn_metric(
             triplet(encoder),
             replace(images, y=y),
-            replace(PLAN, steps=12),
+            replace(PLAN, steps=6),
             patients=PATIENTS,
             compute=Compute("32"),
         )
@@ -108,7 +108,7 @@ def test_several_labels_of_an_image(encoder: Encoder) -> None:
     y[::7, 1] = -1
     several = replace(images, y=y)
     learned = learn_metric(
-        triplet(encoder), several, replace(PLAN, steps=20), patients=PATIENTS, compute=Compute("32")
+        triplet(encoder), several, replace(PLAN, steps=10), patients=PATIENTS, compute=Compute("32")
     )
     assert learned.fit.best_score is not None
     assert 0 < learned.fit.best_score <= 1

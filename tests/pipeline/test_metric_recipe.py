@@ -17,7 +17,7 @@ from fewlabel.pipeline import Learned, arms, learn, load_classifier, metric_lear
 from fewlabel.pipeline.runs import read_split
 from fewlabel.types import FewlabelError
 
-RECIPE = replace(QUICK, budgets=(10,), seeds=1, recipe="metric")
+RECIPE = replace(QUICK, budgets=(10,), seeds=1, recipe="metric", supervised=False)
 METHODS = ["simclr-triplet", "simclr-siamese", "triplet"]
 ARMS = [key + end for key in METHODS for end in ("", "-knn")]
 
