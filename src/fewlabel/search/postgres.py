@@ -28,7 +28,7 @@ WIDEST_INDEXED, WIDEST_HALVED = 2000, 4000
 BREADTH, WIDEST_BREADTH = 128, 1000
 """hnsw.ef_search, and what the server allows."""
 SECONDS = 60
-"""A search may take so long; an expression that takes longer is given up."""
+"""A search may take so long, then it is given up; a change waits so long for searches to end."""
 _OLDEST = (0, 8)
 _OF_EXPRESSIONS = ("22", "25", "42", "57")
 """Classes of refusals that an expression may call for: data, writing, syntax and names, time."""
@@ -186,6 +186,7 @@ class PostgresIndex:
         """As `FolderIndex.change`, in one transaction. The graph is made when a fingerprint says that all is in."""
         server, schema = self._server, self._schema
         with server.writing():
+            server.run("SELECT set_config('lock_timeout', :limit, true)", limit=str(1000 * SECONDS))
             [[ours]] = server.run(
                 "SELECT pg_try_advisory_xact_lock(hashtext(:schema))", schema=server.address.schema
             )
