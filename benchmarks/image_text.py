@@ -58,11 +58,15 @@ class PairsJob:
     prompts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
 
+RARER = replace(EASY, opacity_share=0.25, effusion_share=0.25, reticulation_share=0.25)
+"""As EASY, each finding in a quarter of the patients: three times chance must be possible."""
+
+
 def make_phantoms(work: Path, data: Path) -> Made:
-    """2,500 made radiographs, their reports among the labels."""
-    folder = work / "made-radiographs"
+    """3,000 made radiographs, their reports among the labels."""
+    folder = work / "made-radiographs-rarer"
     if not (folder / "labels.csv").exists():
-        write_radiographs(folder, 2500, seed=23, size_px=48, difficulty=EASY)
+        write_radiographs(folder, 3000, seed=23, size_px=64, difficulty=RARER)
     return folder / "images", folder / "labels.csv"
 
 
@@ -179,7 +183,7 @@ JOBS = {
         "made radiographs with made reports",
         make_phantoms,
         ("reticulation", "opacity", "side=left", "effusion"),
-        CONVIRT,
+        replace(CONVIRT, size_px=48, steps=2000),
         (10, 100),
         prompts=MADE_PROMPTS,
     ),

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from compare_encoders import STUDIES
 from image_text import JOBS as PAIRS
-from image_text_page import image_text
+from image_text_page import image_text, image_text_short, protocol
 from main_job import JOBS
 from performance_page import (
     FIGURES,
@@ -314,6 +314,7 @@ def initial_weights(content: JSON) -> str:
 FURTHER: dict[str, Callable[[JSON], str]] = {
     "few-labels-over-steps": over_steps,
     "initial-weights": initial_weights,
+    "retrieval-protocol-nih-weak-text": protocol,
 }
 """Result files that are no jobs of `main_job.py`, and what makes their part of the page."""
 
@@ -417,12 +418,13 @@ def made(root: Path) -> dict[str, str]:
     readme = (root / "README.md").read_text(encoding="utf-8")
     studies = {name: read_study(root / "benchmarks" / "results" / f"{name}.json") for name in STUDIES}
     pairs = [read_study(root / "benchmarks" / "results" / f"image-text-{name}.json") for name in PAIRS]
+    measured = [one for one in pairs if one]
     blocks = {
         "results": first_screen(results),
         "tables": summary(results, short=True),
         "recipe": recipe(results),
         "objectives": objectives(studies["objectives"]),
-        "image-text": image_text([one for one in pairs if one]),
+        "image-text": image_text_short(measured),
         "positives": "\n\n".join(
             compared_encoders(studies[name]) for name in STUDIES if name != "objectives"
         ),
@@ -435,6 +437,7 @@ def made(root: Path) -> dict[str, str]:
         for name, path in paths.items()
         if path.exists()
     ]
+    further += [image_text(measured)] if measured else []
     files = {"README.md": readme, "docs/results.md": page(results, further)}
     folder = root / "benchmarks" / "results"
     found = {

@@ -115,18 +115,19 @@ def test_training_survives_the_death_of_a_process(
     address: str, collection: Collection, tmp_path: Path
 ) -> None:
     """One of two processes is killed after the first checkpoint; the others start anew and the run is completed."""
-    # a checkpoint is written after 200 steps
-    settings = PretrainSettings("test_resnet", size_px=32, steps=260, batch_size=16, learning_rate=1e-3)
+    settings = PretrainSettings("test_resnet", size_px=32, steps=60, batch_size=16, learning_rate=1e-3)
     killed: list[int] = []
     watcher = threading.Thread(target=_kill_one, args=(tmp_path / "run", killed))
     watcher.start()
-    found = pretrain_on_cluster([collection], tmp_path / "run", settings, address=address, processes=2)
+    found = pretrain_on_cluster(
+        [collection], tmp_path / "run", settings, address=address, processes=2, checkpoint_every=10
+    )
     watcher.join()
     assert len(killed) == 1
-    assert found.fit.steps == 260
+    assert found.fit.steps == 60
     steps = [row["step"] for row in found.fit.history]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 260
+    assert steps[-1] == 60
     assert all(np.isfinite(row["loss"]) for row in found.fit.history)
     assert all(bool(torch.isfinite(weight).all()) for weight in found.encoder.parameters())
 

@@ -109,7 +109,7 @@ class Batch:
     labels: (B,) int64 classes, -1 = no label; (B, L) int64 of 0 and 1 where an image may have several, -1 = unknown;
         or (B,) float32 for regression, NaN = no label; None if unlabelled.
     text: token ids (B, T) of the text that is paired with each image, with their mask; None without text.
-    patients: (B,) int64 patient indices; None if unknown.
+    patients: (B,) int64 patient indices, -1 = unknown; None if all are.
     """
 
     views: tuple[torch.Tensor, ...]

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from sklearn.isotonic import isotonic_regression
 
 from fewlabel.evaluation.intervals import LEVEL, Bootstrap
 from fewlabel.types import JSON, FewlabelError
@@ -153,6 +152,8 @@ def labels_saved(
 
 def _monotone(curves: np.ndarray) -> np.ndarray:
     """Least-squares increasing fit of each row, shape (R, B); a row with a NaN stays NaN throughout."""
+    from sklearn.isotonic import isotonic_regression
+
     defined = np.isfinite(curves).all(axis=1)
     fitted = np.where(defined[:, None], curves, np.nan)
     for row in np.flatnonzero(

@@ -104,6 +104,7 @@ def pretrain(
     texts: PairedTexts | None = None,
     splits: Sequence[Split] | None = None,
     drop: bool = False,
+    checkpoint_every: int = 200,
     tensorboard: bool = False,
     progress: bool = False,
 ) -> Pretrained:
@@ -112,6 +113,7 @@ def pretrain(
     texts: of the images of the only collection, for ConVIRT.
     splits: who is held out of each collection; None = by patient (or the source's own), seeded.
     drop: leave out images that also lie in a test part, instead of stopping.
+    checkpoint_every: steps between checkpoints; what is lost at most when the run is killed.
     The same call continues an interrupted run, and returns at once when it is complete.
     Raises FewlabelError for leaks between collections, a broken checkpoint, settings that differ from the run's.
     """
@@ -161,6 +163,7 @@ def pretrain(
         out=out,
         settings=identity,
         watch=watch,
+        checkpoint_every=checkpoint_every,
         tensorboard=tensorboard,
         progress="pretraining" if progress else "",
     )
@@ -231,6 +234,7 @@ def pretrain_on_cluster(
     address: str,
     processes: int,
     drop: bool = False,
+    checkpoint_every: int = 200,
 ) -> Pretrained:
     """As `pretrain`, by `processes` processes of the Ray cluster at `address`, one for each core or GPU.
 
@@ -242,7 +246,9 @@ def pretrain_on_cluster(
     out.mkdir(parents=True, exist_ok=True)
     paths = [str(collection.path.absolute()) for collection in collections]
     _stores(collections, settings)  # made here once; otherwise every process would make them
-    told = {"collections": paths, "out": str(out), "settings": asdict(settings), "drop": drop}
+    told = {
+        "collections": paths, "out": str(out), "settings": asdict(settings), "drop": drop, "every": checkpoint_every
+    }  # fmt: skip
     train_on_cluster(address, _pretrain_as_told, told, processes=processes, folder=out)
     return pretrain(collections, out, settings, drop=drop)
 
@@ -250,7 +256,8 @@ def pretrain_on_cluster(
 def _pretrain_as_told(told: JSON) -> None:
     """One process of the cluster."""
     collections = [Collection.open(Path(path)) for path in told["collections"]]
-    pretrain(collections, Path(told["out"]), PretrainSettings.from_json(told["settings"]), drop=told["drop"])
+    settings = PretrainSettings.from_json(told["settings"])
+    pretrain(collections, Path(told["out"]), settings, drop=told["drop"], checkpoint_every=told["every"])
 
 
 def kept_pretrained(

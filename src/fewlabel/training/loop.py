@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import lightning_fabric
 import numpy as np
 import torch
-from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import nn
 
 from fewlabel.files import write_text
@@ -36,6 +34,9 @@ from fewlabel.training.sync_batchnorm import synchronise_batchnorm
 from fewlabel.training.watching import Best, Watch
 from fewlabel.types import JSON, Batch, FewlabelError, Schedule
 from fewlabel.views import ViewSettings, draw_views
+
+if TYPE_CHECKING:
+    import lightning_fabric
 
 COMPUTE = "compute.json"
 
@@ -101,6 +102,9 @@ def fit(
 
 def _launch() -> lightning_fabric.Fabric:
     """One process, or one of those that torchrun, SLURM or a Ray cluster has started."""
+    import lightning_fabric  # takes seconds, and who only predicts needs none of it
+    from lightning_fabric.plugins.environments import LightningEnvironment
+
     local, nodes = launched_processes()
     alone = LightningEnvironment() if local * nodes == 1 else None  # whatever SLURM's variables say
     if (

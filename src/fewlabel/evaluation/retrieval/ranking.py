@@ -1,4 +1,4 @@
-"""Recall@k, R-precision and MAP@R, as Musgrave, Belongie and Lim 2020 define them, arXiv:2003.08505, section 3.2.
+"""Recall@k, R-precision and MAP@R, as Musgrave, Belongie and Lim 2020 define them, arXiv:2003.08505.
 
 For a query with R right candidates, the first R of its ranking, and P(i) the precision among the first i:
 
@@ -41,8 +41,9 @@ def rank_measures(
 
     similarity: (Q, N), as of `cosines`. resamples: of `Search.draw`. In a resample a candidate that was drawn w times
     fills w places of a ranking and counts w times in R; a query that was drawn w times counts w times, and one
-    without a right candidate that was drawn does not count. Time: O(Q N R); for far more than 10,000 candidates take
-    some of them. Raises FewlabelError for wrong shapes, and if no query has a right candidate to find.
+    without a right candidate that was drawn does not count. Time grows with Q N times
+    the resamples; of far more than 10,000 candidates take some. Raises FewlabelError for wrong shapes, and if no
+    query has a right candidate to find.
     """
     check_search(similarity, search, resamples, recall_at)
     names = [*(f"recall@{k}" for k in recall_at), "r_precision", "map_at_r"]
@@ -63,19 +64,22 @@ def rank_measures(
         weight = resamples.weights[:, query] * ~np.isnan(found)
         counted += weight
         total += weight * np.nan_to_num(found)
-    defined = ~np.isnan(plain[0])
-    if not defined.any():
+    if np.isnan(plain).all():
         raise FewlabelError(
             "No query has a right candidate of another patient to find: give more images or classes with more patients."
         )
     draws = np.divide(total, counted, out=np.full_like(total, np.nan), where=counted > 0)
+    return {
+        name: RankMeasure(_bootstrap(values, of_draws, resamples), float(np.nanmean(chance)))
+        for name, values, chance, of_draws in zip(names, plain, chances, draws, strict=True)
+    }
+
+
+def _bootstrap(values: np.ndarray, draws: np.ndarray, resamples: Resamples) -> Bootstrap:
+    """values: (Q,) of each query, NaN where it does not count. draws: (resamples,) their mean in each."""
+    value, n = float(np.nanmean(values)), int(np.count_nonzero(~np.isnan(values)))
     source = (resamples.seed, *resamples.weights.shape, resamples.patients)
-    measured = {}
-    for name, values, chance, of_draws in zip(names, plain, chances, draws, strict=True):
-        value, n = float(values[defined].mean()), int(defined.sum())
-        found_here = Bootstrap(value, np.array([value]), of_draws, n, resamples.patients, source)
-        measured[name] = RankMeasure(found_here, float(chance[defined].mean()))
-    return measured
+    return Bootstrap(value, np.array([value]), draws, n, resamples.patients, source)
 
 
 def _in_chunks(
