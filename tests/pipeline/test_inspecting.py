@@ -97,6 +97,26 @@ def test_copies_that_contradict_each_other_are_found_without_an_encoder(
     assert {one.label, one.suggested} == {"reticulation", "not reticulation"}
 
 
+def test_copies_in_two_parts_are_found(
+    flawed: tuple[Collection, set[str], list[set[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts as a source states them: the three copies in test, the pictures that they were made from in training."""
+    collection = flawed[0]
+    ids = collection.column("case_id")
+    stated = np.array(["Testing" if "copy" in name else "train" for name in ids], dtype=object)
+    column = Collection.column
+    monkeypatch.setattr(
+        Collection, "column", lambda self, name: stated if name == "case:split" else column(self, name)
+    )
+    found = inspect_labels(collection, "reticulation")
+    crossing = [one for one in found.findings if one.what == CROSSING]
+    assert len(crossing) == 6
+    assert {one.part for one in crossing} == {"train", "test"}
+    for one in crossing:
+        assert ("copy" in ids[one.row]) == (one.part == "test") != ("copy" in ids[one.other])
+        assert one.why.endswith(f"which lies in {'train' if one.part == 'test' else 'test'}.")
+
+
 def test_test_labels_have_no_say_in_what_is_said_of_the_others(
     flawed: tuple[Collection, set[str], list[set[str]]], encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

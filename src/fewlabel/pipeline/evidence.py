@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fewlabel.adaptation.probe import LinearProbe
 from fewlabel.evaluation.few_shot import EPISODES, SHOTS, few_shot, left_out
 from fewlabel.evaluation.intervals import bootstrap
 from fewlabel.evaluation.selective import called_class
@@ -141,16 +140,11 @@ def _figure(task: Task, row: int, out: Path) -> str:
 
 def _match(evaluated: Evaluated, row: int, hit: int, out: Path) -> tuple[JSON | None, str]:
     """Where a test image matches its nearest case; None and a sentence where the encoder's places are too few."""
-    task, classifier = evaluated.task, evaluated.classifier
-    assert isinstance(classifier, LinearProbe)
-    pixels = task.pixels
+    task, pixels = evaluated.task, evaluated.task.pixels
+    centre = evaluated.features[task.split.train].mean(axis=0)
     try:
         [match] = match_places(
-            evaluated.encoder,
-            pixels[row],
-            pixels[[hit]],
-            size_px=task.size_px,
-            centre=classifier.scaling.mean,
+            evaluated.encoder, pixels[row], pixels[[hit]], size_px=task.size_px, centre=centre
         )
     except FewlabelError as error:  # its places cannot be told: no map, and the report says why
         return None, str(error)

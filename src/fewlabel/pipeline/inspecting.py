@@ -52,8 +52,8 @@ class Finding:
     row: of the collection. part: "train", "val", "test", or "" where there is no split. label: as it stands, "" = none.
     what: one of `KINDS`. why: one sentence. suggested: a label, "" = none. other: row of the copy, -1 = none.
     score: how strong the suspicion is, to be compared within a kind only: of a label by how much the mean of two
-    opinions prefers the suggested one (0 to 1), of copies the correlation of their detail, of an outlier the modified
-    z-score of its distance.
+    opinions prefers the suggested one (at most 1; below 0 where a rare class is suggested that neither is sure of), of
+    copies the correlation of their detail, of an outlier the modified z-score of its distance.
     """
 
     row: int
