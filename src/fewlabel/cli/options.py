@@ -29,6 +29,9 @@ ReportsAt = Annotated[
 TextColumn = Annotated[
     str | None, typer.Option(help="The column of the reports' table that holds the texts.")
 ]
+Grades = Annotated[
+    str | None, typer.Option(help="The target is graded: its grades from least to most, such as 0,1,2,3,4.")
+]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard files.")]
 
 Command = Callable[..., None]
@@ -153,10 +156,7 @@ def evaluation_options(
         Path | None,
         typer.Option(help='Sentences for each class in a JSON file: {"class": ["sentence", ...], ...}.'),
     ] = None,
-    grades: Annotated[
-        str | None,
-        typer.Option(help="The target is graded: its grades from least to most, such as 0,1,2,3,4."),
-    ] = None,
+    grades: Grades = None,
     referable: Annotated[
         str | None,
         typer.Option(help="With --grades: the grade from which on an image is referable; the middle one."),
@@ -217,9 +217,14 @@ def evaluation_options(
         recipe=cast(Any, recipe),
         simclr_v2=SimCLRv2Settings(student=student),
         prompts=str(prompts) if prompts else None,
-        grades=tuple(grade.strip() for grade in grades.split(",")) if grades else None,
+        grades=split_words(grades),
         referable=referable,
     )
+
+
+def split_words(given: str | None) -> tuple[str, ...] | None:
+    """Words with commas between; None stays."""
+    return tuple(word.strip() for word in given.split(",")) if given else None
 
 
 def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

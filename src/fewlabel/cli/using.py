@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fewlabel.cli.options import Grades, split_words
 from fewlabel.cli.program import app
 from fewlabel.cli.progress import Bar
 
@@ -46,11 +47,12 @@ def inspect(
         Path | None, typer.Option(help="A run whose encoder says what is alike; without one, copies only.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder to write worth_a_look.csv to.")] = Path("."),
+    grades: Grades = None,
 ) -> None:
     """List labels and images worth a second look: suspected labels, contradicting copies, outliers."""
     from fewlabel import pipeline
 
-    inspected = pipeline.inspect_labels(collection, target, model, out)
+    inspected = pipeline.inspect_labels(collection, target, model, out, grades=split_words(grades))
     for note in inspected.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{inspected.summary}: {inspected.path}")

@@ -15,6 +15,7 @@ from fewlabel.adaptation.features import extract_features
 from fewlabel.collection import Collection, Target
 from fewlabel.evaluation.intervals import Resamples, draw_resamples
 from fewlabel.evaluation.label_efficiency import LabelEfficiency, compare_arms, metric_suite
+from fewlabel.evaluation.selective import called_class
 from fewlabel.networks import Encoder
 from fewlabel.pipeline.arms import (
     Arm,
@@ -113,6 +114,10 @@ class Evaluated:
     final: str = "simclr"
     embedding: tuple[str, np.ndarray] | None = None
     cuts: Cuts | None = None
+
+    def called(self, probabilities: np.ndarray) -> np.ndarray:
+        """(N, K) -> classes called by the final classifier, (N,)."""
+        return self.cuts(probabilities) if self.cuts else called_class(probabilities)
 
     def predicted(self, rows: np.ndarray) -> np.ndarray:
         """What the classifier says of some rows: calibrated probabilities (n, K), or numbers (n,)."""

@@ -10,7 +10,6 @@ import numpy as np
 
 from fewlabel.evaluation.few_shot import EPISODES, SHOTS, few_shot, left_out
 from fewlabel.evaluation.intervals import bootstrap
-from fewlabel.evaluation.selective import called_class
 from fewlabel.pipeline.arms import Task, encoder_features, pixel_features, random_features
 from fewlabel.pipeline.evaluating import Evaluated
 from fewlabel.pipeline.figures import case_figure, match_figure, unit_image
@@ -54,7 +53,7 @@ def evidence_results(evaluated: Evaluated, out: Path, *, seed: int = 0) -> JSON:
     nearest = cases.nearest(evaluated.features[task.test], [str(one or "") for one in patients], NEAREST)
     votes = nearest.votes(cases.y, task.classes)
     probabilities = evaluated.classifier.predict(evaluated.features[task.test])
-    called, truth = called_class(probabilities), task.y[task.test]
+    called, truth = evaluated.called(probabilities), task.y[task.test]
     differs = disagreeing(votes, called)
     rng = np.random.default_rng(mix_seed("evidence", seed))
     shown = [

@@ -122,6 +122,8 @@ def inspect_labels(
     target: str,
     model: str | Path | None = None,
     out: str | Path | None = None,
+    *,
+    grades: Sequence[str] | None = None,
 ) -> Inspected:
     """Labels that may be wrong, copies that contradict each other or lie in two parts, and outliers.
 
@@ -131,11 +133,12 @@ def inspect_labels(
     model: a run of pretrain, learn or evaluate, whose encoder says what is alike; None = copies only, at once.
     Parts are those of the run, if it has seen this collection, else the collection's own; an encoder that saw labels
     (one that was fine-tuned or distilled) is not used where the run keeps a pretrained one.
+    grades: where the target is graded, see `Collection.target`; a column of numbers has no labels to suspect else.
     out: a folder for worth_a_look.csv; None = nothing is written. Raises FewlabelError for an unknown target, a folder
     that holds no model, and where the list cannot be written.
     """
     opened = collection if isinstance(collection, Collection) else Collection.open(Path(collection))
-    wanted = opened.target(target)
+    wanted = opened.target(target, grades=grades)
     parts = _own_parts(opened)
     features = None
     if model is not None:

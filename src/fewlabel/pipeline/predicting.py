@@ -365,7 +365,7 @@ def _evidence(
 ) -> list[dict[str, str]]:
     """The columns of `EVIDENCE_COLUMNS` for images with features (N, F) and probabilities (N, K)."""
     nearest = cases.nearest(features, patients, NEAREST)
-    votes, called = nearest.votes(cases.y, len(classifier.classes)), called_class(outputs)
+    votes, called = nearest.votes(cases.y, len(classifier.classes)), classifier.called(outputs)
     differs = disagreeing(votes, called)
     rows = []
     for i in range(len(features)):
