@@ -4,9 +4,9 @@ the old state or the new one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from fewlabel.search.manifest import (
 from fewlabel.search.vectors import Vectors, scan_of
 from fewlabel.types import FewlabelError
 
-_TRIES = 20
+_TRIES, _FILTERS = 20, 8
 _NOTHING = pa.table({name: pa.array([], pa.string()) for name in ("case_id", "patient_id", *HASHES)})
 
 
@@ -51,10 +51,17 @@ class State:
         return None if ids.null_count == 0 else pc.is_valid(ids).to_numpy(zero_copy_only=False)
 
     @cached_property
-    def filter(self) -> RowFilter:
-        """For expressions over the facts."""
+    def chosen(self) -> Callable[[str], np.ndarray]:
+        """(N,) bool, the rows for which an expression over the facts holds; kept for the last few expressions."""
         names = [name for name in self.facts.column_names if name not in HASHES]
-        return RowFilter(names, self.column, len(self.vectors))
+        rows = RowFilter(names, self.column, len(self.vectors))
+
+        def chosen(expression: str) -> np.ndarray:
+            found = np.zeros(len(self.vectors), dtype=bool)
+            found[rows.rows(expression)] = True
+            return found
+
+        return lru_cache(maxsize=_FILTERS)(chosen)
 
     def column(self, name: str) -> np.ndarray:
         """One column of the facts, (N,): float64 with NaN for floats, else objects."""
@@ -266,8 +273,7 @@ def _allowed(state: State, where: str | None, patient: str, case: str) -> np.nda
     """(N,) bool: rows that may be found; None = all."""
     allowed = state.alive
     if where is not None:
-        chosen = np.zeros(len(state.vectors), dtype=bool)
-        chosen[state.filter.rows(where)] = True
+        chosen = state.chosen(where)
         allowed = chosen if allowed is None else chosen & allowed
     for name, value in (("patient_id", patient), ("case_id", case)):
         if value:
