@@ -22,6 +22,7 @@ from compare_encoders import STUDIES
 from image_text import JOBS as PAIRS
 from image_text_page import image_text, image_text_short, protocol
 from main_job import JOBS
+from metric_learning_page import metric_learning
 from performance_page import (
     FIGURES,
     PARTS,
@@ -317,6 +318,8 @@ FURTHER: dict[str, Callable[[JSON], str]] = {
     "few-labels-over-steps": over_steps,
     "initial-weights": initial_weights,
     "retrieval-protocol-nih-weak-text": protocol,
+    "metric-learning-nih-chest-xray": metric_learning,
+    "metric-learning-mednist-64": metric_learning,
 }
 """Result files that are no jobs of `main_job.py`, and what makes their part of the page."""
 
