@@ -216,6 +216,15 @@ def test_mistakes_in_importing(images: Path, tmp_path: Path, fewlabel: Command) 
 def test_mistakes_in_making_images(tmp_path: Path, fewlabel: Command) -> None:
     refused(fewlabel("phantoms", tmp_path / "a", "--count", "0"), "expected at least 1 image")
     refused(fewlabel("phantoms", tmp_path / "a", "--size", "0"), "expected at least 1 image of 16 px")
+    refused(fewlabel("phantoms", tmp_path / "a", "--kind", "faces"), "use radiographs or fundi")
+    refused(
+        fewlabel("phantoms", tmp_path / "a", "--kind", "fundi", "--count", "0"), "0 patients and images of 64"
+    )
+    assert not (tmp_path / "a").exists()
+    assert (
+        fewlabel("phantoms", tmp_path / "eyes", "--kind", "fundi", "--count", "2", "--size", "32").status == 0
+    )
+    assert len(list((tmp_path / "eyes" / "images").iterdir())) == 4
     (tmp_path / "file").write_text("precious")
     refused(fewlabel("phantoms", tmp_path / "file", "--count", "2"), "Not a directory|not a folder")
     assert (tmp_path / "file").read_text() == "precious"

@@ -67,14 +67,25 @@ def import_(
 @app.command()
 def phantoms(
     out: Annotated[Path, typer.Argument(help="A new folder for the made images.")],
-    count: Annotated[int, typer.Option(help="How many radiographs.")] = 2500,
+    kind: Annotated[str, typer.Option(help="radiographs, or fundi with grades.")] = "radiographs",
+    count: Annotated[
+        int, typer.Option(help="How many radiographs; of fundi how many patients, two images each.")
+    ] = 2500,
     size: Annotated[int, typer.Option("--size", help="Side in pixels.")] = 64,
-    difficulty: Annotated[str, typer.Option(help="usual, or easy for large, dense opacities.")] = "usual",
+    difficulty: Annotated[
+        str, typer.Option(help="Of radiographs: usual, or easy for large, dense opacities.")
+    ] = "usual",
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
 ) -> None:
-    """Make radiographs with known findings, and labels.csv; to try things out without patients' data."""
-    from fewlabel.phantoms import EASY, write_radiographs
+    """Make images with known findings, and labels.csv; to try things out without patients' data."""
+    from fewlabel.phantoms import EASY, write_fundi, write_radiographs
 
+    one_of("--kind", kind, ("radiographs", "fundi"))
     one_of("--difficulty", difficulty, ("usual", "easy"))
-    write_radiographs(out, count, seed=seed, size_px=size, difficulty=EASY if difficulty == "easy" else None)
-    print(f"{count} made radiographs and labels.csv: {out}")
+    if kind == "fundi":
+        write_fundi(out, count, seed, size_px=size)
+    else:
+        write_radiographs(
+            out, count, seed=seed, size_px=size, difficulty=EASY if difficulty == "easy" else None
+        )
+    print(f"made {kind} and labels.csv: {out}")

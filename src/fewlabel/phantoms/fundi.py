@@ -22,6 +22,7 @@ from fewlabel.files import write_text
 from fewlabel.phantoms.notes import NOTE, NOTE_NAME
 from fewlabel.types import FewlabelError
 
+SMALLEST_SIZE_PX = 32
 GRADE_SHARES = (0.3, 0.15, 0.25, 0.15, 0.15)
 SAME_GRADE = 0.7
 """How often the second eye of a patient has the grade of the first; else it is one grade off."""
@@ -59,9 +60,9 @@ class MadeFundus:
 
 def fundus(grade: int, *, size_px: int = 128, seed: int = 0) -> MadeFundus:
     """A made fundus of the given grade, size_px x size_px. Raises FewlabelError for another grade."""
-    if grade not in COUNTS or size_px < 32:
+    if grade not in COUNTS or size_px < SMALLEST_SIZE_PX:
         raise FewlabelError(
-            f"grade is {grade} and size_px {size_px}: expected a grade 0 to 4 and at least 32 px"
+            f"grade is {grade} and size_px {size_px}: expected a grade 0 to 4 and at least {SMALLEST_SIZE_PX} px"
         )
     rng = np.random.default_rng([seed, grade])
     line = ((np.arange(size_px) + 0.5) / size_px * 2 - 1) / 0.96
@@ -86,8 +87,13 @@ def write_fundi(folder: Path | str, patients: int, seed: int = 0, *, size_px: in
 
     images/F00001_left.png ...; labels.csv has one row an image: file (relative to `folder`), Patient ID, eye,
     Retinopathy grade (0 to 4), and made, which is 1 in every row. MADE_IMAGES.txt says that they are made. The same
-    arguments give the same bytes.
+    arguments give the same bytes. Raises FewlabelError for fewer than 1 patient, or images of less than 32 px.
     """
+    if patients < 1 or size_px < SMALLEST_SIZE_PX:
+        raise FewlabelError(
+            f"{patients} patients and images of {size_px} px were asked for: at least 1 and {SMALLEST_SIZE_PX} px are "
+            "needed."
+        )
     folder, rng = Path(folder), np.random.default_rng([seed, 5])
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / NOTE_NAME).write_text(NOTE.format(seed=seed), encoding="utf-8")
