@@ -131,7 +131,7 @@ def test_test_labels_have_no_say_in_what_is_said_of_the_others(
     values = truth.values.copy()
     values[list(test)] = 1 - values[list(test)]
     changed = type(truth)(truth.name, truth.kind, truth.classes, values)
-    monkeypatch.setattr(Collection, "target", lambda self, spec: changed)
+    monkeypatch.setattr(Collection, "target", lambda self, spec, **options: changed)
     after = inspect_labels(collection, "reticulation", encoder).findings
     assert of_training(before) == of_training(after)
     assert [one for one in before if one.part == "test"] != [one for one in after if one.part == "test"]

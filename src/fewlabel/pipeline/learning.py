@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fewlabel.collection import Collection
+from fewlabel.collection.store import locked
 from fewlabel.networks import Encoder
 from fewlabel.pipeline.adopting import only_target, open_or_import, paired_texts, usual_folder
 from fewlabel.pipeline.evaluating import Evaluated, EvaluateSettings, check_evaluation, evaluate_encoders
@@ -63,7 +64,8 @@ def learn(
     reports, text_column: what ConVIRT learns from, see `find_reports`.
     pretrain_on: further collections, used without labels.
     pretraining_seeds: how often to pretrain; the label seeds are shared out among the encoders.
-    The same call continues an interrupted run. Raises FewlabelError, one sentence, for every mistake of the user.
+    The same call continues an interrupted run, one process at a time. Raises FewlabelError, one sentence, for every
+    mistake of the user.
     """
     check_range("pretraining_seeds", pretraining_seeds, 1)
     if launched_processes() != (1, 1):
@@ -99,24 +101,22 @@ def learn(
     finished = _begin(out, run)
     if finished:
         return finished
-    encoders = []
-    for seed in range(pretraining_seeds):
-        folder = out / "pretrain" / f"seed-{seed}"
-        seeded = replace(chosen, seed=chosen.seed + seed)
-        encoders.append(
+    with locked(out, "run"):
+        encoders = [
             pretrain(
                 [main, *others],
-                folder,
-                seeded,
+                out / "pretrain" / f"seed-{seed}",
+                replace(chosen, seed=chosen.seed + seed),
                 texts=texts,
                 splits=splits,
                 drop=drop_leaks,
                 tensorboard=tensorboard,
                 progress=bar,
             )
-        )
-    write_split(out / "split.csv", [main, *others], encoders[0].splits)
-    return _finish(main, encoders, settings, out, run, progress, texts=texts)
+            for seed in range(pretraining_seeds)
+        ]
+        write_split(out / "split.csv", [main, *others], encoders[0].splits)
+        return _finish(main, encoders, settings, out, run, progress, texts=texts)
 
 
 def evaluate(
@@ -158,8 +158,9 @@ def evaluate(
     finished = _begin(out, run)
     if finished:
         return finished
-    write_split(out / "split.csv", [main], encoders[0].splits)
-    return _finish(main, encoders, settings, out, run, progress, texts=texts, cluster=cluster)
+    with locked(out, "run"):
+        write_split(out / "split.csv", [main], encoders[0].splits)
+        return _finish(main, encoders, settings, out, run, progress, texts=texts, cluster=cluster)
 
 
 def _open(collection: Collection | str | Path) -> Collection:
