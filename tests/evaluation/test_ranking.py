@@ -9,7 +9,6 @@ import pytest
 
 from fewlabel.evaluation.intervals import Resamples, paired_difference
 from fewlabel.evaluation.retrieval import Search, cosines, rank_measures
-from fewlabel.evaluation.retrieval import ranking as ranking_module
 from fewlabel.types import FewlabelError
 
 NAMES = ["recall@1", "recall@5", "recall@10", "r_precision", "map_at_r"]
@@ -26,7 +25,7 @@ def of_ranking(right: list[bool]) -> list[float] | None:
 
 
 def by_loops(similarity: np.ndarray, search: Search, weights: np.ndarray) -> np.ndarray:
-    """Everybody who was drawn is written down as often as that, and the list is sorted."""
+    """Each query's list is sorted, and it counts as often as it was drawn."""
     queries = len(similarity)
     total, count = np.zeros(5), 0
     for q in range(queries):
@@ -35,7 +34,7 @@ def by_loops(similarity: np.ndarray, search: Search, weights: np.ndarray) -> np.
             own = search.exclude_patients and search.query_patients[q] == search.candidate_patients[n]
             itself = search.query_rows is not None and search.query_rows[q] == n
             if not itself and not own:
-                listed += [(-similarity[q, n], n)] * int(weights[queries + n])
+                listed.append((-similarity[q, n], n))
         found = of_ranking([bool(search.relevant[q, n]) for _, n in sorted(listed)])
         if found is not None:
             total += int(weights[q]) * np.array(found)
@@ -54,13 +53,10 @@ def made_search(seed: int = 0, images: int = 40, classes: int = 4, **more: bool)
 
 @pytest.mark.parametrize("exclude_patients", [False, True])
 @pytest.mark.parametrize("ties", [False, True])
-def test_every_resample_is_the_measure_by_loops(
-    ties: bool, exclude_patients: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_resample_is_the_measure_by_loops(ties: bool, exclude_patients: bool) -> None:
     similarity, search = made_search(exclude_patients=exclude_patients)
     similarity = np.round(similarity, 1) if ties else similarity
     drawn = search.draw(resamples=25, seed=3)
-    monkeypatch.setattr(ranking_module, "CHUNK", 300)  # several chunks of resamples
     found = rank_measures(similarity, search, drawn)
     assert list(found) == NAMES
     plain = by_loops(similarity, search, np.ones(80))
@@ -90,15 +86,26 @@ def test_cases_by_hand() -> None:
 
 @pytest.mark.filterwarnings("ignore:the test set holds")
 def test_a_resample_by_hand() -> None:
-    """Ranking right, wrong, right; the second is drawn twice and the last three times: R = 4 of R W W R R R."""
-    search = Search(np.array([[True, False, True]]), np.array([9]), np.arange(3))
-    weights = np.array([[1, 1, 2, 3], [1, 0, 1, 1], [1, 0, 3, 0], [0, 1, 1, 1]], dtype=np.uint16)
-    found = rank_measures(np.array([[0.9, 0.8, 0.7]]), search, Resamples(weights, 4, 0), recall_at=(1, 2))
-    np.testing.assert_allclose(found["map_at_r"].found.draws, [(1 + 2 / 4) / 4, 0, np.nan, np.nan])
-    np.testing.assert_allclose(found["r_precision"].found.draws, [2 / 4, 0, np.nan, np.nan])
-    np.testing.assert_allclose(found["recall@1"].found.draws, [1, 0, np.nan, np.nan])
-    np.testing.assert_allclose(found["recall@2"].found.draws, [1, 1, np.nan, np.nan])
-    assert found["map_at_r"].found.value == pytest.approx(1 / 2)
+    """Two queries, R W R and W R: drawn once each, the first alone three times, and neither."""
+    relevant = np.array([[True, False, True], [False, True, False]])
+    similarity = np.array([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7]])
+    search = Search(relevant, np.array([8, 9]), np.arange(3))
+    weights = np.array([[1, 1, 2, 0, 1], [3, 0, 1, 1, 1], [0, 0, 1, 1, 1]], dtype=np.uint16)
+    found = rank_measures(similarity, search, Resamples(weights, 5, 0), recall_at=(1, 2))
+    np.testing.assert_allclose(found["map_at_r"].found.draws, [(1 / 2 + 0) / 2, 1 / 2, np.nan])
+    np.testing.assert_allclose(found["recall@1"].found.draws, [1 / 2, 1, np.nan])
+    np.testing.assert_allclose(found["recall@2"].found.draws, [1, 1, np.nan])
+    assert found["r_precision"].found.value == pytest.approx((1 / 2 + 0) / 2)
+
+
+def test_an_interval_holds_the_value_also_where_few_may_be_found() -> None:
+    """Were candidates drawn with the queries, recall@5 of most draws would be too low."""
+    similarity, search = made_search(seed=2, images=60)
+    found = rank_measures(np.random.default_rng(5).normal(size=similarity.shape), search, search.draw(seed=0))
+    for measure in found.values():
+        low, high = measure.found.interval()
+        assert low <= measure.found.value <= high
+        assert np.nanmean(measure.found.draws) == pytest.approx(measure.found.value, abs=0.03)
 
 
 @pytest.mark.parametrize(("right", "candidates"), [(1, 5), (2, 5), (4, 5), (5, 5)])

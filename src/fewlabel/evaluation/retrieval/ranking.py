@@ -8,6 +8,9 @@ For a query with R right candidates, the first R of its ranking, and P(i) the pr
 
 each averaged over the queries. R counts those that may be found, so nobody of the query's own patient. A query
 without a right candidate does not count.
+
+Intervals draw the patients who ask; what is to be found stays. Were candidates drawn, too, as for precision@k, copies
+of the same ones would fill the first places, and recall@k of most draws would lie below that of the data.
 """
 
 from __future__ import annotations
@@ -21,9 +24,6 @@ import numpy as np
 from fewlabel.evaluation.intervals import Bootstrap, Resamples
 from fewlabel.evaluation.retrieval.search import Search, check_search, ranked
 from fewlabel.types import FewlabelError
-
-CHUNK = 4_000_000
-"""Cells of candidates times resamples that are looked at at once: some tens of MB."""
 
 
 @dataclass(frozen=True)
@@ -39,39 +39,31 @@ def rank_measures(
 ) -> dict[str, RankMeasure]:
     """ "recall@k" for each k, "r_precision" and "map_at_r", with their resamples.
 
-    similarity: (Q, N), as of `cosines`. resamples: of `Search.draw`. In a resample a candidate that was drawn w times
-    fills w places of a ranking and counts w times in R; a query that was drawn w times counts w times, and one
-    without a right candidate that was drawn does not count. Time grows with Q N times
-    the resamples; of far more than 10,000 candidates take some. Raises FewlabelError for wrong shapes, and if no
-    query has a right candidate to find.
+    similarity: (Q, N), as of `cosines`. resamples: of `Search.draw`, of which the queries' weights count: one that was
+    drawn w times counts w times. Raises FewlabelError for wrong shapes, and if no query has a right candidate to find.
     """
     check_search(similarity, search, resamples, recall_at)
     names = [*(f"recall@{k}" for k in recall_at), "r_precision", "map_at_r"]
-    queries, candidates = similarity.shape
-    everybody = np.ones((candidates, 1), dtype=np.uint16)
-    drawn = np.ascontiguousarray(resamples.weights[:, queries:].T)  # (N, draws): rows are gathered
-    plain, chances = np.full((len(names), queries), np.nan), np.full((len(names), queries), np.nan)
-    total, counted = np.zeros((2, len(names), drawn.shape[1]))
-    for query in range(queries):
-        allowed = search.allowed(query)
-        right = search.relevant[query]
-        if not (right & allowed).any():
-            continue
-        order = ranked(similarity[query], allowed)
-        plain[:, query] = _measures(order, right, everybody, recall_at)[:, 0]
-        chances[:, query] = _chances(int(right[order].sum()), len(order), recall_at)
-        found = _in_chunks(order, right, drawn, recall_at)  # (measures, draws)
-        weight = resamples.weights[:, query] * ~np.isnan(found)
-        counted += weight
-        total += weight * np.nan_to_num(found)
-    if np.isnan(plain).all():
+    values, chances = np.full((2, len(names), len(similarity)), np.nan)
+    for query, scores in enumerate(similarity):
+        order = ranked(scores, search.allowed(query))
+        places = np.flatnonzero(search.relevant[query][order])
+        if len(places):
+            values[:, query] = _measures(places, recall_at)
+            chances[:, query] = _chances(len(places), len(order), recall_at)
+    counting = ~np.isnan(values[0])
+    if not counting.any():
         raise FewlabelError(
             "No query has a right candidate of another patient to find: give more images or classes with more patients."
         )
-    draws = np.divide(total, counted, out=np.full_like(total, np.nan), where=counted > 0)
+    weights = resamples.weights[:, : len(similarity)][:, counting].astype(np.float64)  # (draws, queries)
+    total = weights.sum(axis=1)
+    draws = np.divide(
+        values[:, counting] @ weights.T, total, out=np.full((len(names), len(total)), np.nan), where=total > 0
+    )
     return {
-        name: RankMeasure(_bootstrap(values, of_draws, resamples), float(np.nanmean(chance)))
-        for name, values, chance, of_draws in zip(names, plain, chances, draws, strict=True)
+        name: RankMeasure(_bootstrap(of_queries, of_draws, resamples), float(np.nanmean(chance)))
+        for name, of_queries, chance, of_draws in zip(names, values, chances, draws, strict=True)
     }
 
 
@@ -82,42 +74,12 @@ def _bootstrap(values: np.ndarray, draws: np.ndarray, resamples: Resamples) -> B
     return Bootstrap(value, np.array([value]), draws, n, resamples.patients, source)
 
 
-def _in_chunks(
-    order: np.ndarray, right: np.ndarray, drawn: np.ndarray, recall_at: Sequence[int]
-) -> np.ndarray:
-    step = max(1, CHUNK // max(1, len(order)))
-    parts = [
-        _measures(order, right, drawn[:, first : first + step], recall_at)
-        for first in range(0, drawn.shape[1], step)
-    ]
-    return np.concatenate(parts, axis=1)
-
-
-def _measures(
-    order: np.ndarray, right: np.ndarray, drawn: np.ndarray, recall_at: Sequence[int]
-) -> np.ndarray:
-    """Measures of one query in every resample, (measures, draws); NaN where no right candidate was drawn.
-
-    order: candidates, best first. drawn: (N, draws), how often each was drawn.
-
-    The w copies of a right candidate stand at the places c + 1 .. c + w, of which the first R count, with f false ones
-    before them: P(c + t) = (c + t - f) / (c + t), so that they add n - f (H(c + n) - H(c)) to R MAP@R, with n of them
-    counting and H the harmonic numbers.
-    """
-    rows = np.flatnonzero(right[order])
-    copies = drawn[order[rows]].astype(np.int32)  # (right, draws)
-    before = np.cumsum(drawn[order], axis=0, dtype=np.int32)[rows] - copies  # places taken
-    false = before - (np.cumsum(copies, axis=0) - copies)
-    total = copies.sum(axis=0)  # R
-    counting = np.clip(total - before, 0, copies)
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, max(1, total.max()) + 1))])
-    start = np.minimum(before, total)
-    precisions = counting - false * (harmonic[start + counting] - harmonic[start])
-    first = np.where(copies > 0, before, np.iinfo(np.int32).max).min(axis=0)
-    with np.errstate(invalid="ignore"):
-        shares = np.stack([counting.sum(axis=0), precisions.sum(axis=0)]) / total
-    recalls = np.where(total > 0, [first < k for k in recall_at], np.nan)
-    return np.concatenate([recalls, shares])
+def _measures(places: np.ndarray, recall_at: Sequence[int]) -> list[float]:
+    """Measures of one query. places: (R,) of the right candidates in its ranking, from 0, the first first."""
+    counting = places[places < len(places)]
+    precisions = np.arange(1, len(counting) + 1) / (counting + 1)
+    shares = (len(counting) / len(places), float(precisions.sum()) / len(places))
+    return [*(float(places[0] < k) for k in recall_at), *shares]
 
 
 def _chances(right: int, candidates: int, recall_at: Sequence[int]) -> list[float]:
