@@ -5,7 +5,8 @@
 phantoms: made radiographs with made reports. nih-weak-text: sentences made from the labels, view, age and sex of the
 NIH chest X-rays; such text is weak, since it tells the labels of all training images. vqa-rad: what was asked and
 answered about each image; an image and all that was asked of it are in one part of the split. Each is one
-`fewlabel learn` with ConVIRT and one with SimCLR of as many steps, in the work folder, where a stopped run goes on.
+`fewlabel learn` with ConVIRT and, on real images, one with SimCLR of as many steps, in the work folder, where a stopped
+run goes on.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class PairsJob:
     prompts: target -> class -> sentences in the manner of the texts; usual ones for other targets. On made images the
     usual ones ("There is opacity.") were tried first, on another seed: reports there say "There is no ..." of what is
     absent and name side and zone of what is present, so that these found images without the finding.
+    beside_simclr: also pretrain with SimCLR, for as many steps.
     """
 
     about: str
@@ -56,6 +58,7 @@ class PairsJob:
     budgets: tuple[int, ...]
     weak: bool = False
     prompts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    beside_simclr: bool = True
 
 
 RARER = replace(EASY, opacity_share=0.25, effusion_share=0.25, reticulation_share=0.25)
@@ -186,6 +189,7 @@ JOBS = {
         replace(CONVIRT, size_px=48, steps=2000),
         (10, 100),
         prompts=MADE_PROMPTS,
+        beside_simclr=False,
     ),
     "nih-weak-text": PairsJob(
         "NIH chest X-rays with sentences made from labels, view, age and sex",
@@ -217,7 +221,8 @@ def run_job(name: str, job: PairsJob, work: Path) -> JSON:
     first = job.targets[0]
     evaluation = EvaluateSettings(first, budgets=job.budgets, seeds=3, supervised=False)
     simclr = replace(job.settings, objective="simclr")
-    for key, settings, reports in (("convirt", job.settings, table), ("simclr", simclr, None)):
+    encoders = [("convirt", job.settings, table), ("simclr", simclr, None)][: 1 + job.beside_simclr]
+    for key, settings, reports in encoders:
         for target in job.targets:
             said, out = job.prompts.get(target), runs / f"{key}-{target}"
             prompts = _prompts(work / f"{name}-{target}.json", said) if said else None
@@ -244,7 +249,7 @@ def run_job(name: str, job: PairsJob, work: Path) -> JSON:
     return {
         "benchmark": "image_text", "pairs": name, "about": job.about, "weak_text": job.weak, "rows": rows,
         "retrieval": search, "zero_shot": zero_shot, "own_text": own_text(collection, table, runs / f"convirt-{first}"),
-        "seconds": {key: _seconds(runs / f"{key}-{first}") for key in ("convirt", "simclr")},
+        "seconds": {key: _seconds(runs / f"{key}-{first}") for key, *_ in encoders},
         "images": len(collection), "test": _test_count(collection, runs / f"convirt-{first}"),
     }  # fmt: skip
 

@@ -11,6 +11,7 @@ from fewlabel.types import JSON
 
 ENCODERS = {"convirt": "ConVIRT", "simclr": "SimCLR", "random": "random init"}
 AT = 10
+NOT_MEASURED = "not measured"
 FOUND = f"Found by its sentences, Precision@{AT}"
 BRACKETS = (
     "Brackets are 95 % intervals from a bootstrap over patients (and label draws, for probes); "
@@ -27,7 +28,7 @@ PROTOCOL_NAMES = {
 def image_text_short(contents: Sequence[JSON]) -> str:
     """One line a target: probes at the fewest labels, and what sentences alone tell and find."""
     if not contents:
-        return "Not measured."
+        return f"{NOT_MEASURED.capitalize()}."
     head = [
         "Images and target",
         "Test images",
@@ -61,7 +62,7 @@ def _short_lines(content: JSON) -> list[list[str]]:
                 f"{_name(content)}: {target}",
                 f"{count(first['n'])} of {count(first['patients'])} patients",
                 count(few),
-                *(_cell(cells[target, few, encoder]) for encoder in ENCODERS),
+                *(_cell(cells.get((target, few, encoder))) for encoder in ENCODERS),
                 _cell(told[target]),
                 *_found(content, target),
             ]
@@ -136,15 +137,15 @@ def _name(content: JSON) -> str:
     return f"`{content['pairs']}`{', weak text' if content['weak_text'] else ''}"
 
 
-def _cell(row: JSON) -> str:
-    return f"{number(row['value'])} ({interval(row['low'], row['high'])})"
+def _cell(row: JSON | None) -> str:
+    return NOT_MEASURED if row is None else f"{number(row['value'])} ({interval(row['low'], row['high'])})"
 
 
 def _probes(name: str, content: JSON) -> list[list[str]]:
     cells = {(row["target"], row["budget"], row["encoder"]): row for row in content["rows"]}
     lines = []
     for target, budget in dict.fromkeys((row["target"], row["budget"]) for row in content["rows"]):
-        values = [_cell(cells[target, budget, encoder]) for encoder in ENCODERS]
+        values = [_cell(cells.get((target, budget, encoder))) for encoder in ENCODERS]
         first = cells[target, budget, "convirt"]
         tested = f"n = {count(first['n'])} of {count(first['patients'])} patients"
         lines.append([f"{name}: {target}, {tested}", count(budget), *values])

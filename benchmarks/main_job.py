@@ -16,9 +16,12 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import idrid
 
 from fewlabel.adaptation.distill import DistillSettings
 from fewlabel.collection import Collection, import_images
@@ -34,6 +37,7 @@ class Source:
     """Where a collection comes from: paths below the data folder, and columns of its label file.
 
     groups: what the split and the bootstrap keep together, in words; "" where nothing is known of it.
+    write_labels: (data folder, where to write) writes the label file that `labels` would name.
     """
 
     path: str
@@ -41,7 +45,9 @@ class Source:
     file_column: str | None = None
     patient_column: str | None = None
     view_column: str | None = None
+    split_column: str | None = None
     groups: str = "patients"
+    write_labels: Callable[[Path, Path], Path] | None = None
 
 
 SOURCES = {
@@ -63,6 +69,14 @@ SOURCES = {
         "image_id",
         "patient_id",
         "projection",
+    ),
+    # No numbers of patients or eyes were published: the two eyes of a patient may lie in different parts.
+    "idrid": Source(
+        "idrid/grading_512px",
+        file_column="file",
+        split_column="split",
+        groups="",
+        write_labels=idrid.write_labels,
     ),
     "mednist-cxr": Source("mednist-64/CXR.tar.gz", groups=""),
 }
@@ -119,6 +133,21 @@ JOBS: dict[str, Job] = {
         pretrain_on=("hannover-chest-xray", "mednist-cxr", "pneumoniamnist"),
     ),
 }
+
+JOBS["idrid-grading"] = Job(
+    "idrid",
+    "grade of diabetic retinopathy (0 to 4) in fundus photographs, the official test part, doubtful copies left out",
+    EvaluateSettings(
+        "Retinopathy grade",
+        grades=("0", "1", "2", "3", "4"),
+        referable="2",
+        budgets=(50, 100, 250),
+        seeds=2,
+        headline_budget=100,
+        recipe="grading",
+    ),
+    PretrainSettings(size_px=96, channels=3, flips=True, steps=300, batch_size=64),
+)
 
 # Further targets on the encoder that was pretrained for pneumonia: name -> (about, target, where).
 NIH_TARGETS = {
@@ -186,7 +215,8 @@ def quick(job: Job) -> Job:
     evaluation = replace(
         job.evaluation, budgets=budgets[:1], seeds=1, resamples=50, supervised=False, simclr_v2=recipe
     )
-    pretraining = job.pretraining and replace(job.pretraining, steps=3, batch_size=16)
+    size_px = min(32, job.pretraining.size_px) if job.pretraining else 0
+    pretraining = job.pretraining and replace(job.pretraining, steps=3, batch_size=16, size_px=size_px)
     return replace(job, evaluation=evaluation, pretraining=pretraining, pretraining_seeds=1)
 
 
@@ -208,13 +238,17 @@ def import_source(name: str, data: Path, work: Path) -> Collection:
         raise FewlabelError(
             f"{data} holds no {source.path}: copy it there, or set FEWLABEL_REAL_DATA to another folder."
         )
+    labels = data / source.labels if source.labels else None
+    if source.write_labels:
+        labels = source.write_labels(data, work / "labels" / f"{name}.csv")
     import_images(
         data / source.path,
         to,
-        labels=data / source.labels if source.labels else None,
+        labels=labels,
         file_column=source.file_column,
         patient_column=source.patient_column,
         view_column=source.view_column,
+        split_column=source.split_column,
     )
     return Collection.open(to)
 

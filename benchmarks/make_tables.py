@@ -17,10 +17,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import retrieval_page
 from compare_encoders import STUDIES
 from image_text import JOBS as PAIRS
 from image_text_page import image_text, image_text_short, protocol
 from main_job import JOBS
+from metric_learning_page import metric_learning
 from performance_page import (
     FIGURES,
     PARTS,
@@ -36,6 +38,7 @@ from fewlabel.report.words import count, interval, number, p_value, signed
 from fewlabel.types import JSON, FewlabelError
 
 ROOT = Path(__file__).resolve().parents[1]
+SEARCH = "docs/search.md"
 FIGURE = "docs/figures/label-efficiency.svg"
 SHOWN_FIRST = "pneumoniamnist"
 NOT_MEASURED = "not measured"
@@ -62,7 +65,10 @@ class Result:
         self.raw: JSON = content or {}
         self.cells = {(r["name"], r["arm"], r["budget"]): r for r in self.raw.get("metrics", [])}
         differences = self.raw.get("differences", [])
-        self.against = {(r["reference"], r["budget"]): r for r in differences if r["arm"] == "simclr"}
+        turned = [_turned(r) for r in differences if r["reference"] == "simclr"]
+        self.against = {
+            (r["reference"], r["budget"]): r for r in [*turned, *differences] if r["arm"] == "simclr"
+        }
 
     @property
     def measured(self) -> bool:
@@ -90,9 +96,9 @@ class Result:
         """The main measure, and which way is better where it is not the usual one."""
         return self.metric if self.raw["higher_is_better"] else f"{self.metric} (lower is better)"
 
-    def value(self, arm: str, budget: int) -> str:
-        """ "0.941 (0.912 to 0.960)"."""
-        cell = self.cells.get((self.raw.get("metric"), arm, budget))
+    def value(self, arm: str, budget: int, name: str | None = None) -> str:
+        """ "0.941 (0.912 to 0.960)" of the main measure, or of another one."""
+        cell = self.cells.get((name or self.raw.get("metric"), arm, budget))
         return f"{number(cell['value'])} ({interval(cell['low'], cell['high'])})" if cell else NOT_MEASURED
 
     def difference(self, reference: str, budget: int) -> str:
@@ -113,6 +119,12 @@ class Result:
         """The sentence on labels saved."""
         headline = self.raw.get("headline")
         return str(headline["sentence"]) if headline else f"Labels saved: {NOT_MEASURED}."
+
+
+def _turned(row: JSON) -> JSON:
+    """The same difference, the other way round."""
+    ends = {"value": -row["value"], "low": -row["high"], "high": -row["low"]}
+    return {**row, **ends, "arm": row["reference"], "reference": row["arm"]}
 
 
 def p_text(value: float) -> str:
@@ -306,6 +318,8 @@ FURTHER: dict[str, Callable[[JSON], str]] = {
     "few-labels-over-steps": over_steps,
     "initial-weights": initial_weights,
     "retrieval-protocol-nih-weak-text": protocol,
+    "metric-learning-nih-chest-xray": metric_learning,
+    "metric-learning-mednist-64": metric_learning,
 }
 """Result files that are no jobs of `main_job.py`, and what makes their part of the page."""
 
@@ -341,12 +355,20 @@ def section(result: Result) -> str:
         f"{count(data['pretraining_images'])} images pretrained on; split: {data['split']}."
     )
     warnings = "\n".join(f"- {text}" for text in raw["warnings"])
+    referable: list[str] = []
+    if raw["target"]["kind"] == "ordinal":
+        found = [
+            [count(b), *(result.value(arm, b, "auroc_referable") for arm in labels)] for b in result.budgets
+        ]
+        about = f"AUROC of referable, {raw['target']['referable']} or more:"
+        referable = [about, markdown_table(header, found)]
     parts = [
         f"## {result.name}",
         facts,
         result.saved(),
         f"{result.measure[0].upper()}{result.measure[1:]}:",
         markdown_table(header, rows),
+        *referable,
         "SimCLR's linear probe minus the others:",
         markdown_table(["Labels", *(labels[key] for key in others)], gaps),
         f"Warnings of the run:\n\n{warnings}" if warnings else "The run gave no warning.",
@@ -386,11 +408,11 @@ def figure(result: Result) -> str:
     return as_svg(canvas, digest(result))
 
 
-def with_block(text: str, name: str, content: str) -> str:
+def with_block(text: str, name: str, content: str, page: str = "README.md") -> str:
     """The text with what stands between <!-- name:begin --> and <!-- name:end --> replaced."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise FewlabelError(f"README.md needs {begin} and {end} once each, in this order: put them back.")
+        raise FewlabelError(f"{page} needs {begin} and {end} once each, in this order: put them back.")
     before, _, rest = text.partition(begin)
     return f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
 
@@ -429,6 +451,11 @@ def made(root: Path) -> dict[str, str]:
         if (folder / f"{name}.json").exists()
     }
     files["docs/performance.md"] = performance(found)
+    search = root / SEARCH
+    if search.exists():
+        measured = read_study(folder / f"{retrieval_page.NAME}.json")
+        text = search.read_text(encoding="utf-8")
+        files[SEARCH] = with_block(text, "retrieval", retrieval_page.retrieval(measured), SEARCH)
     for name in FIGURES.keys() & found.keys():
         path = f"docs/figures/{name}.svg"
         if not is_drawn(root / path, json_digest(found[name])):

@@ -19,6 +19,18 @@ import pytest
 from fewlabel import cli
 from fewlabel.types import FewlabelError
 
+COMMANDS = (
+    "import",
+    "learn",
+    "pretrain",
+    "evaluate",
+    "predict",
+    "export",
+    "report",
+    "phantoms",
+    "index",
+    "search",
+)
 TINY = ["--encoder", "test_resnet", "--size", "16", "--steps", "2", "--batch-size", "8"]
 
 
@@ -157,6 +169,14 @@ def test_after_a_mistake_the_right_command_works_in_the_same_folder(
     )
 
 
+def test_inspecting_without_a_model_looks_for_copies(chest: Path, tmp_path: Path, fewlabel: Command) -> None:
+    answer = fewlabel("inspect", chest, "--target", "opacity", "--out", tmp_path)
+    assert answer.status == 0
+    assert "No model was given" in answer.err
+    assert (tmp_path / "worth_a_look.csv").exists()
+    refused(fewlabel("inspect", chest, "--target", "opacty", "--out", tmp_path), 'did you mean "opacity"')
+
+
 def test_places_that_are_wrong(chest: Path, images: Path, tmp_path: Path, fewlabel: Command) -> None:
     learn = ["--target", "opacity", "--out"]
     refused(fewlabel("learn", tmp_path / "nowhere", *learn, tmp_path / "run"), "no collection at .*nowhere")
@@ -196,6 +216,15 @@ def test_mistakes_in_importing(images: Path, tmp_path: Path, fewlabel: Command) 
 def test_mistakes_in_making_images(tmp_path: Path, fewlabel: Command) -> None:
     refused(fewlabel("phantoms", tmp_path / "a", "--count", "0"), "expected at least 1 image")
     refused(fewlabel("phantoms", tmp_path / "a", "--size", "0"), "expected at least 1 image of 16 px")
+    refused(fewlabel("phantoms", tmp_path / "a", "--kind", "faces"), "use radiographs or fundi")
+    refused(
+        fewlabel("phantoms", tmp_path / "a", "--kind", "fundi", "--count", "0"), "0 patients and images of 64"
+    )
+    assert not (tmp_path / "a").exists()
+    assert (
+        fewlabel("phantoms", tmp_path / "eyes", "--kind", "fundi", "--count", "2", "--size", "32").status == 0
+    )
+    assert len(list((tmp_path / "eyes" / "images").iterdir())) == 4
     (tmp_path / "file").write_text("precious")
     refused(fewlabel("phantoms", tmp_path / "file", "--count", "2"), "Not a directory|not a folder")
     assert (tmp_path / "file").read_text() == "precious"
@@ -276,6 +305,14 @@ def test_ctrl_c(chest: Path, tmp_path: Path, fewlabel: Command, monkeypatch: pyt
     assert answer.err == "stopped; the same command continues where it was.\n"
 
 
+def test_options_that_are_not_given_are_the_defaults_of_the_settings() -> None:
+    from fewlabel.cli.options import evaluation_options, pretraining_options
+    from fewlabel.pipeline import EvaluateSettings, PretrainSettings
+
+    assert pretraining_options() == PretrainSettings()
+    assert evaluation_options() == EvaluateSettings("")
+
+
 def program(*arguments: object) -> list[str]:
     return [sys.executable, "-c", "from fewlabel.cli import main; main()", *map(str, arguments)]
 
@@ -314,16 +351,14 @@ def test_as_a_program(tmp_path: Path) -> None:
     plain, asked = ran(), ran("--help")
     assert plain == asked
     assert (asked.status, asked.err) == (0, "")
-    for command in ("import", "learn", "pretrain", "evaluate", "predict", "export", "report", "phantoms"):
+    for command in COMMANDS:
         assert re.search(rf"^  {command} ", asked.out, re.MULTILINE)
     refused(
         ran("learn", tmp_path / "nowhere", "--target", "x", "--out", tmp_path / "run"), "no collection at"
     )
 
 
-@pytest.mark.parametrize(
-    "command", ["import", "learn", "pretrain", "evaluate", "predict", "export", "report", "phantoms"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_option_is_explained(command: str, fewlabel: Command) -> None:
     answer = fewlabel(command, "--help")
     assert (answer.status, answer.err) == (0, "")

@@ -13,7 +13,8 @@ import fewlabel
 SOURCE = Path(fewlabel.__file__).parent
 ORDER = (
     "types", "files", "processes", "cluster", "images", "phantoms", "collection", "reports", "splits", "views",
-    "networks", "objectives", "training", "adaptation", "tasks", "evaluation", "report", "pipeline", "serve", "cli",
+    "networks", "objectives", "training", "adaptation", "search", "tasks", "evaluation", "report", "pipeline", "serve",
+    "cli",
 )  # fmt: skip
 EXEMPT = ("__init__", "cli")
 FORBIDDEN = ("utils", "util", "common", "helpers", "misc")
@@ -103,7 +104,7 @@ RIGHT = [
     ("images/made_up.py", "from fewlabel.types import Image\nfrom fewlabel.images.source import Source"),
     ("images/made_up.py", "from .source import Source\nfrom ..types import Image"),
     ("pipeline/x.py", "import numpy\nfrom fewlabel.training import fit"),
-    ("cli.py", "from fewlabel.pipeline import learn"),
+    ("cli/x.py", "from fewlabel.pipeline import learn"),
     ("__init__.py", "from fewlabel.pipeline import learn"),
     ("splits.py", "from collection import x"),
 ]

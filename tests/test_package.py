@@ -29,7 +29,7 @@ HEAVY = {
     "pydicom",
     "PIL",
 }
-HEAVY |= {"lightning_fabric", "pandas", "safetensors", "jinja2"}
+HEAVY |= {"lightning_fabric", "pandas", "safetensors", "jinja2", "faiss", "pg8000"}
 
 
 def modules_after(code: str) -> set[str]:

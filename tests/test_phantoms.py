@@ -23,6 +23,7 @@ from fewlabel.phantoms import (
     ct_volume,
     fundus,
     radiographs,
+    write_fundi,
     write_radiographs,
 )
 from fewlabel.phantoms.fundi import COUNTS, KINDS
@@ -265,3 +266,29 @@ def test_lesions_of_a_fundus_can_be_seen_where_they_are() -> None:
 def test_another_grade_is_refused() -> None:
     with pytest.raises(FewlabelError, match="0 to 4"):
         fundus(5)
+
+
+def test_written_fundi_have_the_grades_of_the_table(tmp_path: Path) -> None:
+    labels = write_fundi(tmp_path / "a", 12, seed=3, size_px=32)
+    with labels.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24
+    assert {row["made"] for row in rows} == {"1"}
+    assert "show no person" in (tmp_path / "a" / NOTE_NAME).read_text()
+    eyes = [
+        (int(left["Retinopathy grade"]), int(right["Retinopathy grade"])) for left, right in batched(rows)
+    ]
+    assert all(abs(left - right) <= 1 for left, right in eyes)
+    assert len({grade for pair in eyes for grade in pair}) >= 4
+    for row in rows:
+        with PillowImage.open(tmp_path / "a" / row["file"]) as image:
+            assert (image.size, image.mode) == ((32, 32), "RGB")
+    again = write_fundi(tmp_path / "b", 12, seed=3, size_px=32)
+    assert again.read_bytes() == labels.read_bytes()
+    first = rows[0]["file"]
+    assert (tmp_path / "a" / first).read_bytes() == (tmp_path / "b" / first).read_bytes()
+
+
+def batched(rows: list[dict[str, str]]) -> zip[tuple[dict[str, str], dict[str, str]]]:
+    """The two eyes of each patient."""
+    return zip(rows[::2], rows[1::2], strict=True)

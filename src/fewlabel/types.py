@@ -36,6 +36,8 @@ class LabelState(IntEnum):
 
 
 LabelKind = Literal["binary", "category", "number"]
+TargetKind = Literal["binary", "category", "number", "ordinal"]
+"""What is learned: the kinds of label columns, and "ordinal" for classes in an order, such as grades."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,10 @@ class Batch:
     """What an objective sees in one step.
 
     views: tuple of tensors, each (B, C, [D,] H, W), float in [0, 1].
-    labels: (B,) int64 classes, -1 = no label; or (B,) float32 for regression, NaN = no label; None if unlabelled.
+    labels: (B,) int64 classes, -1 = no label; (B, L) int64 of 0 and 1 where an image may have several, -1 = unknown;
+        or (B,) float32 for regression, NaN = no label; None if unlabelled.
     text: token ids (B, T) of the text that is paired with each image, with their mask; None without text.
-    patients: (B,) int64 patient indices; None if unknown.
+    patients: (B,) int64 patient indices, -1 = unknown; None if all are.
     """
 
     views: tuple[torch.Tensor, ...]

@@ -22,9 +22,11 @@ from fewlabel.adaptation.finetune import (
     train_on_labels,
     tuned_start,
 )
+from fewlabel.adaptation.ordinal import OrdinalProbe, fit_ordinal_probe
 from fewlabel.adaptation.probe import Scaling, fit_linear_probe
 from fewlabel.networks import Encoder, EncoderSettings, HeadedEncoder, mlp_head
 from fewlabel.objectives import Supervised
+from fewlabel.pipeline.simclr_v2 import as_probe
 from fewlabel.training import Compute, loop
 from fewlabel.training.optimizers import make_optimizer
 from fewlabel.types import FewlabelError, Schedule
@@ -90,6 +92,23 @@ def test_from_a_probe_the_first_answers_are_the_probes(encoder: Encoder) -> None
     objective = tuned_start(encoder, None, images, settings, steps=20, probe=probe)
     found = network_outputs(objective, images.pixels, VAL, SIZE)
     assert np.allclose(found, probe.logits(features[VAL]), atol=1e-3)
+
+
+def test_from_an_ordinal_probe_the_first_answers_are_the_probes(encoder: Encoder) -> None:
+    images = replace(made(), kind="ordinal", classes=3, y=np.digitize(made("number").y, [90, 150]))
+    features = extract_features(encoder, images.pixels, size_px=SIZE)
+    probe = fit_ordinal_probe(
+        features[ROWS], images.y[ROWS], features[VAL], images.y[VAL], classes=3, scaling=Scaling.of(features)
+    )
+    assert np.ptp(probe.logits(features[VAL]), axis=0).min() > 0.1
+    settings = FineTuneSettings(start_from_probe=True)
+    objective = tuned_start(copy.deepcopy(encoder), None, images, settings, steps=20, probe=probe)
+    found = network_outputs(objective, images.pixels, VAL, SIZE)
+    assert np.allclose(found, probe.logits(features[VAL]), atol=1e-3)
+    body, back = as_probe(TrainedNetwork(objective, SIZE, probe.calibration))
+    assert isinstance(back, OrdinalProbe)
+    again = back.predict(extract_features(body, images.pixels, size_px=SIZE)[VAL])
+    assert np.allclose(again, probe.predict(features[VAL]), atol=1e-3)
 
 
 def test_rates_decay_with_depth_and_the_head_warms_up_alone(encoder: Encoder, head: Any) -> None:

@@ -27,6 +27,7 @@ def made_result() -> dict[str, Any]:
         "job": "pneumoniamnist",
         "about": "pneumonia in children's chest X-rays",
         "groups": "patients",
+        "target": {"name": "pneumonia", "kind": "binary", "classes": [], "referable": None},
         "metric": "auroc",
         "metric_labels": {"auroc": "AUROC"},
         "higher_is_better": True,

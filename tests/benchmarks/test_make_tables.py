@@ -178,3 +178,27 @@ def test_compared_encoders_have_their_tables(root: Path) -> None:
     assert f"{sex} way random, ResNet-18 | 0 | 0.500" in told
     assert "6 draws of labels, 1 pretraining of 9 s of the processor each" in told
     assert "arXiv:2006.07733" in block(root, "objectives")
+
+
+def test_a_job_on_grades_also_tells_referable(root: Path, made_result: dict[str, Any]) -> None:
+    graded = made_result | {
+        "job": "idrid-grading",
+        "target": {"kind": "ordinal", "referable": "2"},
+        "metric": "kappa",
+        "metric_labels": {"kappa": "quadratic weighted kappa"},
+        "metrics": [row | {"name": "kappa"} for row in made_result["metrics"]]
+        + [row | {"name": "auroc_referable", "value": 0.765} for row in made_result["metrics"]],
+        "differences": [
+            {**row, "arm": "finetune", "reference": "simclr", "name": "kappa"}
+            for row in made_result["differences"]
+        ],
+        "arms": [*made_result["arms"], {"key": "finetune", "label": "fine-tuned", "role": "method"}],
+    }
+    put(root, graded)
+    assert make_tables.main([], root) == 0
+    text = (root / "docs" / "results.md").read_text()
+    assert "AUROC of referable, 2 or more:" in text
+    assert "0.765 (0.911 to 0.941)" in text
+    assert (
+        "−0.119 (−0.150 to −0.080), p < 0.001" in text
+    )  # SimCLR minus fine-tuned, which was kept the other way

@@ -58,7 +58,7 @@ def test_one_process_is_the_joint_batch() -> None:
 
 TWO = """
     import torch, torch.distributed as dist
-    from fewlabel.objectives import barlow_twins, supcon, vicreg
+    from fewlabel.objectives import barlow_twins, siamese_loss, supcon, triplet_loss, vicreg
     generator = torch.Generator().manual_seed(0)
     whole = [torch.randn(12, 5, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(2)]
     labels = torch.tensor([0, 1, -1, 0, 2, -1, 1, 0, -1, 2, 0, -1])
@@ -85,6 +85,25 @@ TWO = """
     moco.latest_keys = torch.full((2, 3), float(dist.get_rank()))
     moco.after_step(0, 1)
     assert moco.negatives()[:, 0].tolist() == [0, 0, 1, 1]  # the keys of both processes, in both
+
+    from fewlabel.objectives import Siamese, Triplet, batch_all
+    from fewlabel.types import Batch
+    views, classes = torch.rand(12, 1, 32, 32, generator=generator), torch.arange(12) % 3
+    for make, more in ((Siamese, {}), (Triplet, {"mining": batch_all})):
+        torch.manual_seed(0)
+        encoder = Encoder(EncoderSettings("test_resnet", size_px=32))
+        objective = make(encoder, other_patient=True, **more).eval()
+        mine = objective.loss(Batch((views[own],), classes[own], patients=torch.arange(12)[own] // 2))
+        mine.backward()
+        found = objective.head[0].weight.grad / 2
+        dist.all_reduce(found)
+        z = objective.embed(views)
+        labelled = {"patients": torch.arange(12) // 2, **more}
+        loss_of = {Siamese: siamese_loss, Triplet: triplet_loss}[make]
+        loss = loss_of(z, classes, **labelled)
+        wanted, = torch.autograd.grad(loss, objective.head[0].weight)
+        assert loss > 0 and torch.allclose(mine, loss, atol=1e-6)
+        assert torch.allclose(found, wanted, atol=1e-6), make
     print("equal")
     dist.barrier()
     dist.destroy_process_group()

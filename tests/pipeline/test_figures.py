@@ -9,8 +9,9 @@ import PIL.Image
 import pytest
 from matplotlib import colormaps
 
-from fewlabel.pipeline.figures import MAP_OPACITY, case_figure, similarity_figure
+from fewlabel.pipeline.figures import MAP_OPACITY, case_figure, match_figure, similarity_figure
 from fewlabel.report.style import SIMILARITY_COLOURS
+from fewlabel.tasks.evidence import PlaceMatch
 from fewlabel.types import FewlabelError
 
 LOWEST, HIGHEST = 255 * np.asarray(colormaps[SIMILARITY_COLOURS]([0.0, 1.0]))[:, :3]
@@ -71,3 +72,24 @@ def test_what_is_no_map_is_refused(tmp_path: Path, similarity: np.ndarray) -> No
     with pytest.raises(FewlabelError, match="give one finite number for each place"):
         similarity_figure(np.zeros((1, 8, 8)), similarity, tmp_path / "map.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_two_images_lie_side_by_side_under_one_scale_of_colours(tmp_path: Path) -> None:
+    """One place of the query matches one of the hit best; on both stands the number 1."""
+    of_query, of_hit = np.full((7, 7), 0.1), np.full((7, 7), 0.5)
+    of_query[0, 6] = of_hit[6, 0] = 0.9
+    in_hit, in_query = np.full((7, 7), 42), np.full((7, 7), 10)
+    in_query[6, 0] = 6
+    match = PlaceMatch(of_query, in_hit, of_hit, in_query)
+    black = np.zeros((1, 32, 32))
+    assert match_figure(black, black, match, tmp_path / "match.png") == (0.1, 0.9)
+    with PIL.Image.open(tmp_path / "match.png") as picture:
+        drawn = np.asarray(picture, np.float64)
+    assert drawn.shape == (224, 2 * 224 + 8, 3)
+    query, hit = drawn[:, :224], drawn[:, -224:]
+    np.testing.assert_allclose(query[-1, 0], _mixed(0, LOWEST), atol=1)
+    middle = 255 * np.asarray(colormaps[SIMILARITY_COLOURS](0.5))[:3]
+    np.testing.assert_allclose(hit[0, -1], _mixed(0, middle), atol=2)
+    white = [np.argwhere((side == 255).all(axis=2)).mean(axis=0) for side in (query, hit)]
+    np.testing.assert_allclose(white[0], (16, 208), atol=2)
+    np.testing.assert_allclose(white[1], (208, 16), atol=2)

@@ -77,7 +77,7 @@ def test_the_headline_is_of_the_budget_fixed_before(run: Learned) -> None:
 def test_the_files_of_a_run(run: Learned) -> None:
     names = {path.name for path in run.out.iterdir()}
     assert {"results.json", "run.json", "report.html", "split.csv", "model", "pretrain", "figures"} <= names
-    assert not list(run.out.rglob(".*"))
+    assert [path.name for path in run.out.rglob(".*")] == [".lock"]
     assert json.loads((run.out / "results.json").read_text())["metrics"] == run.results["metrics"]
     page = run.report.read_text()
     assert run.headline in page
@@ -175,6 +175,22 @@ def test_an_interrupted_run_continues_with_the_same_result(
     assert len(trained) == 7
     assert again.results["metrics"] == run.results["metrics"]
     assert again.headline == run.headline
+
+
+def test_two_at_a_time_in_one_folder_are_refused(
+    chest: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the first one pretrains, the same command is given again."""
+    out = tmp_path / "run"
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        with pytest.raises(FewlabelError, match=r"another run is writing to .*run: wait until it has ended"):
+            learn(chest, "opacity", out, pretraining=TINY, evaluation=QUICK)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learning, "pretrain", meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+        learn(chest, "opacity", out, pretraining=TINY, evaluation=QUICK)
 
 
 def test_another_setting_in_the_same_folder_is_refused(run: Learned, chest: Collection) -> None:
@@ -303,7 +319,7 @@ def test_parts_without_labels_are_named(chest: Collection) -> None:
         with pytest.raises(FewlabelError, match=f"No {part} image has a usable label for 'opacity'"):
             check_evaluation(chest, split, QUICK)
     numbers: Any = OnePatient(chest, whole)
-    numbers.target = lambda name: replace(chest.target("Patient Age"), values=np.ones(len(chest)))
+    numbers.target = lambda name, **_: replace(chest.target("Patient Age"), values=np.ones(len(chest)))
     with pytest.raises(FewlabelError, match="All training values of 'Patient Age' are the same"):
         check_evaluation(numbers, Split(whole[:40], whole[40:60], whole[60:], ""), QUICK)
 

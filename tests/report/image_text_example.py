@@ -27,6 +27,7 @@ def retrieval() -> JSON:
     return {
         "modes": [
             {"key": key, "label": label, "encoder": encoder, "rows": [_row(k, value) for k in (5, 10, 50)]}
+            | ({"ranking": _ranking(value)} if key == "image-image" else {})
             for key, label, encoder, value in kinds
         ],
         "queries": [
@@ -42,6 +43,17 @@ def _row(k: int, value: float) -> JSON:
         "k": k, "value": value, "low": value - 0.07, "high": value + 0.06, "n": 120, "candidates": 1300,
         "patients": 90, "chance": 0.204,
     }  # fmt: skip
+
+
+def _ranking(value: float) -> list[JSON]:
+    labels = {"recall@1": "Recall@1", "r_precision": "R-precision", "map_at_r": "MAP@R"}
+    return [
+        {
+            "name": name, "label": label, "value": value - 0.1 * place, "low": value - 0.1 * place - 0.05,
+            "high": value - 0.1 * place + 0.04, "n": 118, "patients": 90, "chance": 0.21 - 0.05 * place,
+        }
+        for place, (name, label) in enumerate(labels.items())
+    ]  # fmt: skip
 
 
 def query(mode: str, index: int, hits: int = 10) -> JSON:

@@ -85,6 +85,24 @@ def test_precision_has_one_line_for_each_search_and_encoder(html: str) -> None:
     assert "The sentences were made from labels, so they say no more" in text
 
 
+def test_whole_rankings_have_a_line_for_each_encoder_and_one_of_chance(html: str, tmp_path: Path) -> None:
+    text = _text(html, "retrieval")
+    table = text[text.index("Search Encoder Recall@1 R-precision MAP@R Queries") :]
+    lines = (
+        "Image to image ConVIRT 0.612 0.562 to 0.652 0.512 0.462 to 0.552 0.412 0.362 to 0.452 118",
+        "Image to image random init 0.231",
+        "Image to image a random order 0.210 0.160 0.110",
+    )
+    assert [table.index(line) for line in lines] == sorted(table.index(line) for line in lines)
+    assert table.count("a random order") == 1
+    earlier = retrieval()
+    for mode in earlier["modes"]:
+        mode.pop("ranking", None)
+    text = _text(_html(tmp_path, {"retrieval": earlier}), "retrieval")
+    assert "Precision@5" in text
+    assert "MAP@R" not in text
+
+
 def test_ranks_that_were_not_measured_are_dashes(tmp_path: Path) -> None:
     given = retrieval() | {"queries": []}
     given["modes"] = given["modes"][:2]

@@ -9,7 +9,7 @@ from fewlabel.report.style import DARK, LIGHT, looks
 
 
 @pytest.mark.parametrize(
-    ("role", "count"), [("method", 6), ("reference", 2), ("baseline", 2), ("control", 2)]
+    ("role", "count"), [("method", 8), ("reference", 2), ("baseline", 2), ("control", 2)]
 )
 def test_arms_of_one_role_look_different_and_have_a_legend(role: str, count: int) -> None:
     found = looks([{"key": str(i), "role": role} for i in range(count)])

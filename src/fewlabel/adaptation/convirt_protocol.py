@@ -81,7 +81,8 @@ def _begun(encoder: Encoder, images: LabelledImages, seed: int) -> Supervised:
     """A copy of the encoder with a new last layer."""
     with torch.random.fork_rng():
         torch.manual_seed(mix_seed("last layer", seed))
-        return Supervised(copy.deepcopy(encoder), classes=images.classes, dropout=DROPOUT)
+        ordinal = images.kind == "ordinal"
+        return Supervised(copy.deepcopy(encoder), classes=images.classes, ordinal=ordinal, dropout=DROPOUT)
 
 
 def _warm_up(

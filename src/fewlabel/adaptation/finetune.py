@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewlabel.adaptation.probe import Calibration, Kind, LinearProbe, validation_score
-from fewlabel.networks import Encoder, HeadedEncoder, first_layers
+from fewlabel.adaptation.ordinal import OrdinalProbe
+from fewlabel.adaptation.probe import Calibration, LinearProbe, validation_score
+from fewlabel.networks import Encoder, HeadedEncoder, OrdinalHead, first_layers
 from fewlabel.objectives import Supervised
 from fewlabel.training import Compute, TrainingSet, Watch, fit
-from fewlabel.types import FewlabelError, Schedule
+from fewlabel.types import FewlabelError, Schedule, TargetKind
 from fewlabel.views import ViewSettings, draw_view, light_views, plain_view
 
 LOOKS, PATIENCE = 20, 6
@@ -67,7 +68,7 @@ class LabelledImages:
     y: np.ndarray
     train: np.ndarray
     val: np.ndarray
-    kind: Kind
+    kind: TargetKind
     classes: int
     size_px: int
     flips: bool = False
@@ -132,7 +133,7 @@ def tuned_start(
     settings: FineTuneSettings,
     *,
     steps: int,
-    probe: LinearProbe | None = None,
+    probe: LinearProbe | OrdinalProbe | None = None,
 ) -> Supervised:
     """The network that fine-tuning begins with: pretrained weights, and a new last layer.
 
@@ -155,22 +156,43 @@ def tuned_start(
     objective = Supervised(
         body,
         classes=images.classes,
+        ordinal=images.kind == "ordinal",
         class_weights=weights,
         layer_decay=settings.layer_decay,
         head_warmup_steps=round(settings.head_warmup * steps),
     )
-    with torch.no_grad():
-        if settings.start_from_probe:
-            if probe is None:
-                raise FewlabelError("start_from_probe needs a linear probe of the same labels: give one.")
-            slope = torch.from_numpy(probe.weights / probe.scaling.scale).float()  # (F, K)
-            objective.head.weight.copy_(slope.T)
-            offset = probe.intercept - probe.scaling.mean @ probe.weights / probe.scaling.scale
-            objective.head.bias.copy_(torch.from_numpy(offset).float().clamp(min=-30))
-        else:
-            objective.head.weight.mul_(0.1)
-            objective.head.bias.zero_()
+    if settings.start_from_probe:
+        if probe is None:
+            raise FewlabelError("start_from_probe needs a linear probe of the same labels: give one.")
+        _start_from(objective.head, probe)
+    else:
+        _start_small(objective.head)
     return objective
+
+
+@torch.no_grad()
+def _start_small(head: nn.Linear | OrdinalHead) -> None:
+    """Small weights, so that at first the features hardly count."""
+    if isinstance(head, OrdinalHead):
+        head.score.weight.mul_(0.1)
+    else:
+        head.weight.mul_(0.1)
+        head.bias.zero_()
+
+
+@torch.no_grad()
+def _start_from(head: nn.Linear | OrdinalHead, probe: LinearProbe | OrdinalProbe) -> None:
+    """Weights with which the first answers are the probe's, before its calibration."""
+    slope = torch.from_numpy(probe.weights / probe.scaling.scale).float()  # (F, K), or (F,)
+    shift = probe.scaling.mean @ probe.weights / probe.scaling.scale
+    if isinstance(probe, OrdinalProbe):
+        assert isinstance(head, OrdinalHead)
+        head.score.weight.copy_(slope[None])
+        head.put_thresholds(torch.from_numpy(probe.thresholds + shift).float())
+    else:
+        assert isinstance(head, nn.Linear)
+        head.weight.copy_(slope.T)
+        head.bias.copy_(torch.from_numpy(probe.intercept - shift).float().clamp(min=-30))
 
 
 def train_on_labels(

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from fewlabel.types import FewlabelError
+from fewlabel.types import FewlabelError, TargetKind
 
-Kind = Literal["binary", "category", "number"]
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
+FOLD_STRENGTH = 1e-2
+"""Of probes that doubt labels: a strong fit would believe each label that it is given."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Calibration:
     """Maps raw outputs to calibrated ones; fitted on validation patients.
 
     binary: Platt scaling of the logit, sigmoid(slope * logit + offset) (Platt 1999).
-    category: temperature scaling, softmax(slope * logits) (Guo et al. 2017, arXiv:1706.04599).
+    category, ordinal: temperature scaling, softmax(slope * logits) (Guo et al. 2017, arXiv:1706.04599); the logits of
+    grades are their log-probabilities, and P(y > k) goes on rising with the score.
     """
 
     slope: float = 1.0
@@ -96,7 +98,7 @@ class LinearProbe:
     weights: (F, K), intercept: (K,); K = 1 for a number. strength: the chosen inverse regularisation.
     """
 
-    kind: Kind
+    kind: TargetKind
     scaling: Scaling
     weights: np.ndarray
     intercept: np.ndarray
@@ -113,15 +115,20 @@ class LinearProbe:
         return logits[:, 0] if self.kind == "number" else self.calibration(logits)
 
 
-def validation_score(kind: Kind, y: np.ndarray, output: np.ndarray) -> float:
+def validation_score(kind: TargetKind, y: np.ndarray, output: np.ndarray) -> float:
     """What is maximised on validation patients: AUROC (macro, one against rest), or minus the squared error.
 
-    output: (N, K) probabilities or logits, or (N,) numbers. With one class only in y, minus the log loss.
+    output: (N, K) probabilities or logits, or (N,) numbers. With one class only in y, minus the log loss. Of grades,
+    whose output are logits: the mean over k of the AUROC by which P(y > k) tells y > k, which needs no cut points yet.
     """
     if kind == "number":
         return -float(np.mean((y - output) ** 2))
     from sklearn.metrics import roc_auc_score
 
+    if kind == "ordinal" and len(np.unique(y)) > 1:
+        above = _softmax(output)[:, ::-1].cumsum(axis=1)[:, -2::-1]  # (N, K-1), P(y > k)
+        told = [k for k in range(above.shape[1]) if 0 < (y > k).sum() < len(y)]
+        return float(np.mean([roc_auc_score(y > k, above[:, k]) for k in told]))
     present = [c for c in range(output.shape[1]) if 0 < (y == c).sum() < len(y)]
     if not present:
         return float(np.log(_softmax(output)[np.arange(len(y)), y] + 1e-12).mean())
@@ -136,7 +143,7 @@ def fit_linear_probe(
     val_features: np.ndarray,
     val_y: np.ndarray,
     *,
-    kind: Kind,
+    kind: TargetKind,
     classes: int,
     scaling: Scaling,
 ) -> LinearProbe:
@@ -145,7 +152,7 @@ def fit_linear_probe(
     features (N, F), y (N,): labelled training images. val_features (V, F), val_y (V,). classes: K, 0 for a number.
     Raises FewlabelError if y holds one class only, or validation is empty.
     """
-    _check(y, val_y, kind)
+    check_labels(y, val_y, kind)
     x, val_x = scaling(features), scaling(val_features)
     best: tuple[float, float, np.ndarray, np.ndarray] | None = None
     for strength in STRENGTHS:
@@ -161,7 +168,7 @@ def fit_linear_probe(
 
 
 def _fit_linear(
-    x: np.ndarray, y: np.ndarray, kind: Kind, classes: int, strength: float
+    x: np.ndarray, y: np.ndarray, kind: TargetKind, classes: int, strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights (F, K) and intercept (K,) at one inverse regularisation strength."""
     from sklearn.exceptions import ConvergenceWarning
@@ -183,7 +190,44 @@ def _fit_linear(
     return weights, intercept
 
 
-def _check(y: np.ndarray, val_y: np.ndarray, kind: Kind) -> None:
+def out_of_fold_probabilities(
+    features: np.ndarray, y: np.ndarray, groups: np.ndarray, *, classes: int, folds: int = 5, seed: int = 0
+) -> np.ndarray:
+    """Probabilities (N, K) of each image by a probe that saw no label of its group; not calibrated.
+
+    features (N, F), y (N,) classes, groups (N,): patients. Folds are stratified and do not cut groups. A row is NaN
+    where nobody else has its class, since then the others' labels cannot speak for it.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    probabilities = np.full((len(y), classes), np.nan)
+    count = min(folds, len(np.unique(groups)))
+    if count < 2:
+        return probabilities
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # of classes that have fewer members than there are folds
+        cut = list(StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(features, y, groups))
+    for rest, fold in cut:
+        known = np.isin(y[fold], y[rest])
+        if len(np.unique(y[rest])) > 1:
+            found = fold_probabilities(features[rest], y[rest], features[fold[known]], classes=classes)
+            probabilities[fold[known]] = found
+    return probabilities
+
+
+def fold_probabilities(
+    features: np.ndarray, y: np.ndarray, others: np.ndarray, *, classes: int
+) -> np.ndarray:
+    """Probabilities (M, K) of images (M, F) by a probe on labelled ones (N, F), (N,); not calibrated."""
+    scaling = Scaling.of(features)
+    weights, intercept = _fit_linear(scaling(features), y, "category", classes, FOLD_STRENGTH)
+    return _softmax(scaling(others) @ weights + intercept)
+
+
+def check_labels(y: np.ndarray, val_y: np.ndarray, kind: TargetKind) -> None:
+    """Raise FewlabelError if y (N,) holds one class only, or there is no validation label in val_y (V,)."""
     if kind != "number" and len(np.unique(y)) < 2:
         raise FewlabelError(
             f"The {len(y)} labelled training images hold one class only: a classifier needs at least two. "
@@ -197,7 +241,7 @@ def _check(y: np.ndarray, val_y: np.ndarray, kind: Kind) -> None:
 class NeighbourProbe:
     """Nearest labelled images by cosine similarity; votes weighted by similarity. k chosen on validation."""
 
-    kind: Kind
+    kind: TargetKind
     classes: int
     features: np.ndarray
     y: np.ndarray
@@ -213,7 +257,7 @@ class NeighbourProbe:
         )
 
 
-def _finish(votes: np.ndarray, kind: Kind, calibration: Calibration) -> np.ndarray:
+def _finish(votes: np.ndarray, kind: TargetKind, calibration: Calibration) -> np.ndarray:
     return votes if kind == "number" else calibration(np.log(votes))
 
 
@@ -223,11 +267,11 @@ def fit_neighbour_probe(
     val_features: np.ndarray,
     val_y: np.ndarray,
     *,
-    kind: Kind,
+    kind: TargetKind,
     classes: int,
 ) -> NeighbourProbe:
     """kNN on L2-normalised features; arguments and errors as in `fit_linear_probe`."""
-    _check(y, val_y, kind)
+    check_labels(y, val_y, kind)
     best: tuple[float, int, np.ndarray] | None = None
     for k in [k for k in NEIGHBOURS if k <= len(y)]:
         votes = _votes(val_features, features, y, kind, classes, k)
@@ -240,7 +284,7 @@ def fit_neighbour_probe(
 
 
 def _votes(
-    queries: np.ndarray, features: np.ndarray, y: np.ndarray, kind: Kind, classes: int, k: int
+    queries: np.ndarray, features: np.ndarray, y: np.ndarray, kind: TargetKind, classes: int, k: int
 ) -> np.ndarray:
     """Smoothed class shares (N, K) among the k nearest, or their mean number (N,)."""
     similarity = _normalised(queries) @ _normalised(features).T  # (N, labelled)

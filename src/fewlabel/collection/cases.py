@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fewlabel.collection.filtering import RowFilter
 from fewlabel.collection.labels import ColumnKind
 from fewlabel.collection.matching import checked_name
 from fewlabel.collection.squares import square_pixels
 from fewlabel.collection.store import RecordReader, read_thumbnails
 from fewlabel.collection.tables import CASE_COLUMNS, Facts, open_cases, read_facts, read_quarantine
-from fewlabel.collection.targets import NamedColumn, Target, make_target, select_rows
+from fewlabel.collection.targets import NamedColumn, Target, graded_target, make_target
 from fewlabel.types import FewlabelError, Image, LabelColumn, ProgressCallback
 
 CASE_PREFIX = "case:"
@@ -171,14 +172,20 @@ class Collection:
         Binary labels are 1, 0, -1 (uncertain) and -2 (not mentioned). Raises FewlabelError for a mistake in
         it.
         """
-        return select_rows(expression, self.column_names, self.column, len(self))
+        return RowFilter(self.column_names, self.column, len(self)).rows(expression)
 
-    def target(self, spec: str) -> Target:
+    def target(
+        self, spec: str, *, grades: Sequence[str] | None = None, referable: str | None = None
+    ) -> Target:
         """What a model is to learn: "Pneumonia", "class=malignant", "View Position=PA", "Patient Age>55".
 
         A column by its name is taken as it is (a category of two classes as binary); a comparison is binary,
-        with 1 where it holds. Raises FewlabelError for unknown columns and classes, with close matches.
+        with 1 where it holds. grades: the values of that column from least to most, which makes the target
+        ordinal; referable: the grade from which on an image is referable, None = the middle one.
+        Raises FewlabelError for unknown columns and classes, with close matches, and for mistakes in the grades.
         """
+        if grades is not None:
+            return graded_target(spec, self.column_names, self._named, grades, referable)
         return make_target(spec, self.column_names, self._named)
 
     def patients(self) -> np.ndarray:

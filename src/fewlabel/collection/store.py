@@ -44,13 +44,16 @@ def is_disk_full(error: OSError) -> bool:
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Only one import at a time writes to a collection; the lock goes with the process, however that ends."""
+def locked(root: Path, writer: str = "import") -> Iterator[None]:
+    """Only one process at a time writes to a folder; the lock goes with the process, however that ends.
+
+    writer: what such a process does, for the one that comes second. Raises FewlabelError for that one.
+    """
     with (root / LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FewlabelError(f"another import is writing to {root}: wait until it has ended") from None
+            raise FewlabelError(f"another {writer} is writing to {root}: wait until it has ended") from None
         yield
 
 

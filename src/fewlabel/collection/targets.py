@@ -1,20 +1,18 @@
-"""What is to be learned: a target such as "Pneumonia", "View Position=PA" or "Patient Age>55"; and row
-selection.
-"""
+"""What is to be learned: a target such as "Pneumonia", "View Position=PA" or "Patient Age>55", or a column's grades."""
 
 from __future__ import annotations
 
 import operator
 import re
-import sqlite3
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fewlabel.collection.matching import checked_name
-from fewlabel.types import FewlabelError, LabelKind, LabelState
+from fewlabel.types import FewlabelError, LabelState, TargetKind
 
 _SPLIT = re.compile(r"(<=|>=|!=|=|<|>)")
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -33,18 +31,20 @@ _MOST_CLASSES = 1000
 class Target:
     """One thing to learn, for every image of a collection.
 
-    kind: "binary" (class 1 is the one in the name), "category" or "number".
+    kind: "binary" (class 1 is the one in the name), "category", "number", or "ordinal": classes from least to most.
     classes: class names by code; () for a number.
     values: shape (N,); int64 codes with -1 = no usable label, or float64 with NaN for a number.
     uncertain, not_mentioned: how many images have no usable label because it is uncertain, or missing.
+    referable: of an ordinal target, the code of the grade from which on an image is referable; else 0.
     """
 
     name: str
-    kind: LabelKind
+    kind: TargetKind
     classes: tuple[str, ...]
     values: np.ndarray = field(repr=False)
     uncertain: int = 0
     not_mentioned: int = 0
+    referable: int = 0
 
     @property
     def usable(self) -> np.ndarray:
@@ -83,6 +83,57 @@ def make_target(spec: str, names: Iterable[str], load: Callable[[str], NamedColu
     raise FewlabelError(f'"{spec}" is no target: write a column, column=class, or column>number')
 
 
+def graded_target(
+    name: str,
+    names: Iterable[str],
+    load: Callable[[str], NamedColumn],
+    grades: Sequence[str],
+    referable: str | None = None,
+) -> Target:
+    """The column `name` as an ordinal target.
+
+    grades: every value that the column holds, from least to most; numbers are written as whole numbers ("0", not
+    "0.0"). referable: the grade from which on an image is referable; None = the middle one, the upper of two.
+    Raises FewlabelError for fewer than three grades, one named twice, a value of the column that is not among them.
+    """
+    names = list(names)
+    checked_name(name, names, "this collection")
+    if len(grades) < 3 or len({*grades}) < len(grades) or not all(grades):
+        raise FewlabelError(
+            f"The grades of {name!r} are {', '.join(map(repr, grades)) or 'none'}: name three or more, each once, from "
+            "least to most (two would be a yes/no target, which needs no grades)."
+        )
+    at = grades[len(grades) // 2] if referable is None else referable
+    if at not in grades[1:]:
+        raise FewlabelError(
+            f"An image was to be referable from {at!r} on: use one of the grades above the least, "
+            f"{', '.join(grades[1:])}."
+        )
+    cells = _as_words(load(name))
+    strange = Counter(cell for cell in cells if cell and cell not in grades)
+    if strange:
+        value, count = strange.most_common(1)[0]
+        raise FewlabelError(
+            f"{name!r} holds {value!r} in {count} images, and the grades are {', '.join(grades)}: name every value "
+            "from least to most, or empty those cells in the label file."
+        )
+    code = {grade: i for i, grade in enumerate(grades)}
+    values = np.array([code.get(cell or "", -1) for cell in cells], dtype=np.int64)
+    unknown = sum(cell is None for cell in cells)
+    missing = int((values < 0).sum()) - unknown
+    return Target(name, "ordinal", tuple(grades), values, unknown, missing, code[at])
+
+
+def _as_words(column: NamedColumn) -> list[str | None]:
+    """Cells as text: "" where nothing is said, None where a yes/no cell is uncertain."""
+    if column.kind == "binary":
+        words = {LabelState.NEGATIVE: "0", LabelState.POSITIVE: "1", LabelState.UNCERTAIN: None}
+        return [words.get(LabelState(int(v)), "") for v in column.values]
+    if column.kind == "number":
+        return ["" if np.isnan(v) else f"{v:g}" for v in column.values.astype(np.float64)]
+    return [v or "" for v in column.values]
+
+
 def _whole(name: str, column: NamedColumn) -> Target:
     if column.kind == "binary":
         states = column.values
@@ -103,7 +154,7 @@ def _whole(name: str, column: NamedColumn) -> Target:
         )
     code = {c: i for i, c in enumerate(classes)}
     values = np.array([code.get(v, -1) for v in column.values], dtype=np.int64)
-    kind: LabelKind = "binary" if len(classes) == 2 else "category"
+    kind: TargetKind = "binary" if len(classes) == 2 else "category"
     return Target(name, kind, classes, values, 0, int((values < 0).sum()))
 
 
@@ -151,54 +202,3 @@ def _as_numbers(column: NamedColumn) -> np.ndarray:
 
 def _classes(column: NamedColumn) -> tuple[str, ...]:
     return column.classes or tuple(sorted({v for v in column.values if v not in (None, "")}))
-
-
-def select_rows(
-    expression: str, names: Iterable[str], load: Callable[[str], np.ndarray], count: int
-) -> np.ndarray:
-    """Row numbers for which an SQL expression holds. Raises FewlabelError with what SQLite says."""
-    names = list(names)
-    distinct = {
-        n.lower(): n for n in reversed(names)
-    }  # SQLite does not tell "View" from "view": the first counts
-    used = [n for low, n in distinct.items() if low in expression.lower()]
-    base = sqlite3.connect(":memory:")
-    try:
-        quoted = ", ".join('"' + n.replace('"', '""') + '"' for n in used)
-        base.execute(f"CREATE TABLE cases (_row INTEGER{', ' if used else ''}{quoted})")
-        places = ", ".join("?" * (len(used) + 1))
-        columns = [_plain(load(n)) for n in used]
-        base.executemany(f"INSERT INTO cases VALUES ({places})", zip(range(count), *columns, strict=True))
-        base.execute("PRAGMA query_only = ON")
-        found = base.execute(f"SELECT _row FROM cases WHERE (\n{expression}\n) ORDER BY _row").fetchall()
-    except (sqlite3.Error, sqlite3.Warning) as error:
-        raise FewlabelError(_mistake(expression, str(error), names)) from None
-    finally:
-        base.close()
-    _check_quoted(expression, names)
-    return np.array([r[0] for r in found], dtype=np.int64)
-
-
-def _check_quoted(expression: str, names: list[str]) -> None:
-    """SQLite takes a quoted name that it does not know for text, so a typo would select nothing."""
-    lowered = {n.lower() for n in names}
-    outside = re.sub(r"'(?:[^']|'')*'", "", expression)
-    for name in re.findall(r'"((?:[^"]|"")*)"', outside):
-        if name.replace('""', '"').lower() not in lowered:
-            checked_name(name.replace('""', '"'), names, "this collection")
-
-
-def _mistake(expression: str, said: str, names: list[str]) -> str:
-    unknown = re.match(r"no such column: (.+)", said)
-    if unknown:
-        try:
-            checked_name(unknown[1].strip('"'), names, "this collection")
-        except FewlabelError as error:
-            return f"{error} (names with blanks go in double quotes, text in single ones)"
-    return f"the expression {expression!r} cannot be used: {said}"
-
-
-def _plain(values: np.ndarray) -> list[Any]:
-    if values.dtype.kind == "f":
-        return [None if v != v else v for v in values.tolist()]
-    return [", ".join(map(str, v)) if isinstance(v, list) else v for v in values.tolist()]

@@ -10,7 +10,8 @@ import numpy as np
 
 from fewlabel.evaluation import metrics
 from fewlabel.evaluation.intervals import Bootstrap, Resamples, bootstrap
-from fewlabel.types import LabelKind
+from fewlabel.tasks.grading import referable_probability
+from fewlabel.types import TargetKind
 
 Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -21,20 +22,24 @@ class MetricSuite:
 
     main: the one of curves and headline. measures: name -> function(y, output, weights) -> (R,), where output is
     (N, K) probabilities, or (N,) numbers. labels: name -> words for people.
+    of_called: the measures whose output is (N,) classes called, by cut points that validation chose.
     """
 
     main: str
     higher_is_better: bool
     measures: dict[str, Measure]
     labels: dict[str, str]
+    of_called: frozenset[str] = frozenset()
 
 
-def metric_suite(kind: LabelKind, threshold: float = 0.5) -> MetricSuite:
-    """Measures for a binary, category or number target.
+def metric_suite(kind: TargetKind, threshold: float = 0.5, *, referable: int = 1) -> MetricSuite:
+    """Measures for a binary, category, number or ordinal target.
 
     threshold: probability from which a binary case is called positive in the balanced accuracy; probabilities are
-    calibrated on validation patients, and 0.5 is never moved on test data.
+    calibrated on validation patients, and 0.5 is never moved on test data. referable: see `Target`.
     """
+    if kind == "ordinal":
+        return _grading_suite(referable)
     if kind == "binary":
         return MetricSuite(
             "auroc",
@@ -85,14 +90,51 @@ def metric_suite(kind: LabelKind, threshold: float = 0.5) -> MetricSuite:
     )
 
 
+def _grading_suite(referable: int) -> MetricSuite:
+    """Measures of grades called, and of the probability of `referable` or more."""
+
+    def split(measure: Measure) -> Measure:
+        return lambda y, p, w: measure(y >= referable, referable_probability(p, referable), w)
+
+    return MetricSuite(
+        "kappa",
+        True,
+        {
+            "kappa": metrics.quadratic_weighted_kappa,
+            "mae": metrics.mean_absolute_error,
+            "two_grades_off": metrics.share_off_by,
+            "balanced_accuracy": metrics.balanced_accuracy,
+            "auroc_referable": split(metrics.auroc),
+            "sensitivity_at_90_specificity": split(metrics.sensitivity_at_specificity),
+            "brier": metrics.multiclass_brier,
+            "calibration_error": metrics.top_label_calibration_error,
+        },
+        {
+            "kappa": "quadratic weighted kappa",
+            "mae": "mean absolute error in grades",
+            "two_grades_off": "share off by two grades or more",
+            "balanced_accuracy": "balanced accuracy",
+            "auroc_referable": "AUROC, referable",
+            "sensitivity_at_90_specificity": "sensitivity at 90 % spec., referable",
+            "brier": "Brier score (multi-class)",
+            "calibration_error": "calibration error (top label)",
+        },
+        frozenset({"kappa", "mae", "two_grades_off", "balanced_accuracy"}),
+    )
+
+
 class TrainedOutputs(Protocol):
-    """What an arm gives: outputs on the labelled test images, calibrated and (for classes) before calibration."""
+    """What an arm gives: outputs on the labelled test images, calibrated and (for classes) before calibration; and the
+    classes called, where cut points from validation say which."""
 
     @property
     def test(self) -> np.ndarray: ...
 
     @property
     def uncalibrated(self) -> np.ndarray | None: ...
+
+    @property
+    def called(self) -> np.ndarray | None: ...
 
 
 class ComparedArm(Protocol):
@@ -110,6 +152,7 @@ class LabelEfficiency:
     """Test outputs and bootstrapped measures by (arm key, budget).
 
     outputs: (S, N[, K]) over the seeds. uncalibrated: the same before calibration; empty for a number.
+    called: (S, N) classes called by cut points from validation; empty where there are none.
     bootstraps: name of the measure -> `Bootstrap`.
     """
 
@@ -118,11 +161,16 @@ class LabelEfficiency:
     seeds: list[int]
     outputs: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     uncalibrated: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    called: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     bootstraps: dict[tuple[str, int], dict[str, Bootstrap]] = field(default_factory=dict)
 
     def main(self, arm: str, budget: int) -> Bootstrap:
         """The main measure of one arm at one budget."""
         return self.bootstraps[arm, budget][self.suite.main]
+
+    def measured(self, name: str, arm: str, budget: int) -> np.ndarray:
+        """What the measure `name` looks at: classes called (S, N), or the outputs."""
+        return (self.called if name in self.suite.of_called else self.outputs)[arm, budget]
 
 
 def compare_arms(
@@ -131,7 +179,7 @@ def compare_arms(
     rows_for: Callable[[int], dict[int, np.ndarray]],
     resamples: Resamples,
     *,
-    kind: LabelKind,
+    suite: MetricSuite,
     budgets: Sequence[int],
     seeds: Sequence[int],
     progress: Callable[[int, int, str], None] | None = None,
@@ -140,7 +188,7 @@ def compare_arms(
 
     y: (N,) truth of the test images. rows_for(seed): budget -> labelled training rows, nested.
     """
-    result = LabelEfficiency(metric_suite(kind), list(budgets), list(seeds))
+    result = LabelEfficiency(suite, list(budgets), list(seeds))
     total, done = len(arms) * len(budgets) * len(seeds), 0
     for arm in arms:
         for budget in budgets:
@@ -154,9 +202,12 @@ def compare_arms(
             before = [outputs.uncalibrated for outputs in by_seed if outputs.uncalibrated is not None]
             if before:
                 result.uncalibrated[arm.key, budget] = np.stack(before)
+            called = [outputs.called for outputs in by_seed if outputs.called is not None]
+            if called:
+                result.called[arm.key, budget] = np.stack(called)
             result.bootstraps[arm.key, budget] = {
-                name: bootstrap(measure, y, result.outputs[arm.key, budget], resamples)
-                for name, measure in result.suite.measures.items()
+                name: bootstrap(measure, y, result.measured(name, arm.key, budget), resamples)
+                for name, measure in suite.measures.items()
             }
     if progress:
         progress(total, total, "done")

@@ -172,6 +172,12 @@ def mean_absolute_error(y: np.ndarray, predicted: np.ndarray, weights: np.ndarra
     return _weighted_mean(np.abs(predicted - y), weights)
 
 
+def share_off_by(y: np.ndarray, predicted: np.ndarray, weights: np.ndarray, *, steps: int = 2) -> np.ndarray:
+    """Share of images whose predicted grade lies `steps` or more from the true one. Shape (R,)."""
+    y, predicted, weights = _checked(y, predicted, weights)
+    return _weighted_mean((np.abs(predicted - y) >= steps).astype(float), weights)
+
+
 def r_squared(y: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """R^2 = 1 - sum (y - predicted)^2 / sum (y - mean of y in the resample)^2. Shape (R,)."""
     y, predicted, weights = _checked(y, predicted, weights)

@@ -1,6 +1,8 @@
 """Supervised training on labels: from random weights the baseline of every report, from pretrained ones fine-tuning.
 
-Cross-entropy over K classes (labels -1 are left out), or squared error for a number (labels NaN are left out).
+Cross-entropy over K classes (labels -1 are left out), or squared error for a number (labels NaN are left out). Grades,
+which are classes in an order, get cumulative logits as last layer (see `networks.ordinal`); the cross-entropy of their
+log-probabilities is that model's likelihood.
 
 Layers may learn at different rates: with a decay d, the layers that lie k steps below the new last layer learn at
 rate * d^k (Howard and Ruder 2018, arXiv:1801.06146, section 3.2; by blocks as in Bao et al. 2021, arXiv:2106.08254).
@@ -14,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fewlabel.networks import Encoder, HeadedEncoder
+from fewlabel.networks import Encoder, HeadedEncoder, OrdinalHead
 from fewlabel.types import Batch, FewlabelError
 
 
@@ -23,10 +25,11 @@ class Supervised(nn.Module):
 
     encoder: anything with `.dim`, from images to features; an `Encoder`, or one with a part of its projection head.
     classes: number of classes K for classification; 0 for regression of one (standardised) number.
+    ordinal: the classes are in an order, three or more.
     class_weights: (K,) weights of the classes in the cross-entropy; None = all equal.
     layer_decay: d above, in (0, 1]. head_warmup_steps: at first only the new layer learns, and the encoder stays.
     dropout: share of the features that are dropped before the last layer, in training only; in [0, 1).
-    Raises FewlabelError for another share.
+    Raises FewlabelError for another share, and for fewer than three classes in an order.
     """
 
     name = "supervised"
@@ -41,6 +44,7 @@ class Supervised(nn.Module):
         encoder: Encoder | HeadedEncoder,
         *,
         classes: int = 2,
+        ordinal: bool = False,
         class_weights: torch.Tensor | None = None,
         layer_decay: float = 1.0,
         head_warmup_steps: int = 0,
@@ -49,10 +53,13 @@ class Supervised(nn.Module):
         super().__init__()
         if not 0 <= dropout < 1:
             raise FewlabelError(f"dropout is {dropout}: a share from 0 to less than 1 is needed.")
+        if ordinal and classes < 3:
+            raise FewlabelError(f"{classes} classes came with ordinal: an order needs three or more.")
         self.encoder = encoder
         self.classes = classes
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(encoder.dim, classes or 1)
+        self.head: nn.Linear | OrdinalHead
+        self.head = OrdinalHead(encoder.dim, classes) if ordinal else nn.Linear(encoder.dim, classes or 1)
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.layer_decay, self.head_warmup_steps = layer_decay, head_warmup_steps
         self.encoder_is_frozen = False
@@ -108,5 +115,8 @@ class Supervised(nn.Module):
         return 0.0 if step < self.head_warmup_steps else self.layer_decay ** int(group)
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (B, K), or the standardised number (B, 1), of images x (B, C, H, W)."""
+        """Logits (B, K), or the standardised number (B, 1), of images x (B, C, H, W).
+
+        Of grades the logits are their log-probabilities.
+        """
         return self.head(self.dropout(self.encoder(x)))

@@ -3,11 +3,12 @@
 They serve demonstrations and fast tests; what a model reaches on them says nothing about patients.
 """
 
-from fewlabel.phantoms.fundi import MadeFundus, fundus
+from fewlabel.phantoms.fundi import MadeFundus, fundus, write_fundi
+from fewlabel.phantoms.notes import NOTE_NAME
 from fewlabel.phantoms.radiographs import EASY, Difficulty, MadeRadiographs, radiographs
 from fewlabel.phantoms.reports import radiograph_reports
 from fewlabel.phantoms.volumes import MadeVolume, Nodule, ct_volume
-from fewlabel.phantoms.writing import NOTE_NAME, write_radiographs
+from fewlabel.phantoms.writing import write_radiographs
 
 __all__ = [
     "EASY",
@@ -21,5 +22,6 @@ __all__ = [
     "fundus",
     "radiograph_reports",
     "radiographs",
+    "write_fundi",
     "write_radiographs",
 ]

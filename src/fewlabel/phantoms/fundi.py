@@ -7,15 +7,26 @@ haemorrhage in front of the retina.
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from PIL import Image as PillowImage
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 from scipy.special import expit
 
+from fewlabel.files import write_text
+from fewlabel.phantoms.notes import NOTE, NOTE_NAME
 from fewlabel.types import FewlabelError
 
+SMALLEST_SIZE_PX = 32
+GRADE_SHARES = (0.3, 0.15, 0.25, 0.15, 0.15)
+SAME_GRADE = 0.7
+"""How often the second eye of a patient has the grade of the first; else it is one grade off."""
+COLUMNS = ("file", "Patient ID", "eye", "Retinopathy grade", "made")
 COUNTS = {  # grade -> (microaneurysms, haemorrhages, exudates), each (fewest, most)
     0: ((0, 0), (0, 0), (0, 0)),
     1: ((2, 6), (0, 0), (0, 0)),
@@ -49,9 +60,9 @@ class MadeFundus:
 
 def fundus(grade: int, *, size_px: int = 128, seed: int = 0) -> MadeFundus:
     """A made fundus of the given grade, size_px x size_px. Raises FewlabelError for another grade."""
-    if grade not in COUNTS or size_px < 32:
+    if grade not in COUNTS or size_px < SMALLEST_SIZE_PX:
         raise FewlabelError(
-            f"grade is {grade} and size_px {size_px}: expected a grade 0 to 4 and at least 32 px"
+            f"grade is {grade} and size_px {size_px}: expected a grade 0 to 4 and at least {SMALLEST_SIZE_PX} px"
         )
     rng = np.random.default_rng([seed, grade])
     line = ((np.arange(size_px) + 0.5) / size_px * 2 - 1) / 0.96
@@ -69,6 +80,36 @@ def fundus(grade: int, *, size_px: int = 128, seed: int = 0) -> MadeFundus:
     image = (image + rng.normal(0, 0.012, image.shape)) * field
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return MadeFundus(pixels, grade, tuple(lesions), mask)
+
+
+def write_fundi(folder: Path | str, patients: int, seed: int = 0, *, size_px: int = 96) -> Path:
+    """Write the made fundi of both eyes of `patients` below `folder`, and return the path of labels.csv, written last.
+
+    images/F00001_left.png ...; labels.csv has one row an image: file (relative to `folder`), Patient ID, eye,
+    Retinopathy grade (0 to 4), and made, which is 1 in every row. MADE_IMAGES.txt says that they are made. The same
+    arguments give the same bytes. Raises FewlabelError for fewer than 1 patient, or images of less than 32 px.
+    """
+    if patients < 1 or size_px < SMALLEST_SIZE_PX:
+        raise FewlabelError(
+            f"{patients} patients and images of {size_px} px were asked for: at least 1 and {SMALLEST_SIZE_PX} px are "
+            "needed."
+        )
+    folder, rng = Path(folder), np.random.default_rng([seed, 5])
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / NOTE_NAME).write_text(NOTE.format(seed=seed), encoding="utf-8")
+    rows = []
+    for number in range(patients):
+        first = int(rng.choice(len(GRADE_SHARES), p=GRADE_SHARES))
+        other = first if rng.random() < SAME_GRADE else int(np.clip(first + rng.choice([-1, 1]), 0, 4))
+        for eye, grade in (("left", first), ("right", other)):
+            made = fundus(grade, size_px=size_px, seed=int(rng.integers(2**31)))
+            name = f"images/F{number + 1:05d}_{eye}.png"
+            PillowImage.fromarray(made.pixels.transpose(1, 2, 0)).save(folder / name)
+            rows.append((name, f"F{number + 1:05d}", eye, made.grade, 1))
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([COLUMNS, *rows])
+    write_text(folder / "labels.csv", table.getvalue())
+    return folder / "labels.csv"
 
 
 def _retina(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, disc: tuple[float, float]) -> np.ndarray:

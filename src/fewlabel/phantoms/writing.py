@@ -12,15 +12,11 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 from fewlabel.files import write_text
+from fewlabel.phantoms.notes import NOTE, NOTE_NAME
 from fewlabel.phantoms.radiographs import CHEST_WIDTH_MM, Difficulty, MadeRadiographs, radiographs
 from fewlabel.phantoms.reports import radiograph_reports
 from fewlabel.types import FewlabelError
 
-NOTE_NAME = "MADE_IMAGES.txt"
-NOTE = (
-    "These images were made by a computer program (fewlabel.phantoms, seed {seed}). They show no person.\n"
-    "What a model reaches on them says nothing about patients.\n"
-)
 COLUMNS = (
     "file", "Patient ID", "opacity", "effusion", "reticulation", "View Position", "Patient Age", "side", "made",
     "report",

@@ -3,6 +3,7 @@
 from fewlabel.pipeline.adopting import paired_texts
 from fewlabel.pipeline.evaluating import EvaluateSettings
 from fewlabel.pipeline.exporting import Exported, export_model
+from fewlabel.pipeline.inspecting import Inspected, inspect_labels
 from fewlabel.pipeline.learning import Learned, evaluate, learn
 from fewlabel.pipeline.predicting import Predictions, load_classifier, predict
 from fewlabel.pipeline.pretraining import Pretrained, pretrain, pretrain_on_cluster
@@ -12,6 +13,7 @@ from fewlabel.pipeline.simclr_v2 import SimCLRv2Settings
 __all__ = [
     "EvaluateSettings",
     "Exported",
+    "Inspected",
     "Learned",
     "Predictions",
     "PretrainSettings",
@@ -19,6 +21,7 @@ __all__ = [
     "SimCLRv2Settings",
     "evaluate",
     "export_model",
+    "inspect_labels",
     "learn",
     "load_classifier",
     "paired_texts",

@@ -12,6 +12,7 @@ import torch
 
 from fewlabel.adaptation.features import cached_features
 from fewlabel.adaptation.finetune import LabelledImages, TrainedNetwork, train_on_labels
+from fewlabel.adaptation.ordinal import OrdinalProbe, fit_ordinal_probe
 from fewlabel.adaptation.probe import (
     Calibration,
     LinearProbe,
@@ -25,6 +26,7 @@ from fewlabel.files import replacing
 from fewlabel.networks import Encoder, EncoderSettings
 from fewlabel.objectives import Supervised
 from fewlabel.splits import Split
+from fewlabel.tasks.grading import Cuts, choose_cuts
 from fewlabel.training import channels_last, mix_seed
 from fewlabel.types import Schedule
 from fewlabel.views import draw_view, plain_view
@@ -37,11 +39,13 @@ class Outputs:
     """Calibrated probabilities (n, K), or numbers (n,), of the labelled validation and test images.
 
     uncalibrated: the probabilities of the test images before calibration; None for numbers.
+    called: (n,) grades called on the test images, by cuts that validation chose; None for other targets.
     """
 
     val: np.ndarray
     test: np.ndarray
     uncalibrated: np.ndarray | None = None
+    called: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,11 @@ class Task:
     def classes(self) -> int:
         return 0 if self.target.kind == "number" else len(self.target.classes)
 
+    @property
+    def probe_name(self) -> str:
+        """What a probe on its labels is called, for people."""
+        return "ordinal probe" if self.target.kind == "ordinal" else "linear probe"
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -85,17 +94,22 @@ class Arm:
     outputs: Callable[[np.ndarray, int], Outputs]
 
 
-Probe = LinearProbe | NeighbourProbe
+Probe = LinearProbe | OrdinalProbe | NeighbourProbe
 
 
 def fit_probe(
     task: Task, features: np.ndarray, rows: np.ndarray, probe: Literal["linear", "neighbours"]
 ) -> Probe:
-    """A probe on features (N, F) of the whole collection from the labels of `rows`; settings from validation."""
+    """A probe on features (N, F) of the whole collection from the labels of `rows`; settings from validation.
+
+    The linear one of an ordinal target is an `OrdinalProbe`.
+    """
     x, y, val_x, val_y = features[rows], task.y[rows], features[task.val], task.y[task.val]
     if probe == "neighbours":
         return fit_neighbour_probe(x, y, val_x, val_y, kind=task.target.kind, classes=task.classes)
     scaling = Scaling.of(features[task.split.train])
+    if task.target.kind == "ordinal":
+        return fit_ordinal_probe(x, y, val_x, val_y, classes=task.classes, scaling=scaling)
     return fit_linear_probe(x, y, val_x, val_y, kind=task.target.kind, classes=task.classes, scaling=scaling)
 
 
@@ -109,14 +123,32 @@ def probe_arm(
 ) -> Arm:
     """An arm that probes features(seed) -> (N, F)."""
 
-    def outputs(rows: np.ndarray, seed: int) -> Outputs:
-        all_features = features(seed)
-        fitted = fit_probe(task, all_features, rows, probe)
-        test = all_features[task.test]
-        before = None if task.target.kind == "number" else uncalibrated(fitted).predict(test)
-        return Outputs(fitted.predict(all_features[task.val]), fitted.predict(test), before)
+    return Arm(key, label, role, lambda rows, seed: probe_outputs(task, features(seed), rows, probe))
 
-    return Arm(key, label, role, outputs)
+
+def probe_outputs(
+    task: Task, features: np.ndarray, rows: np.ndarray, probe: Literal["linear", "neighbours"]
+) -> Outputs:
+    """What `fit_probe` answers on validation and test."""
+    fitted = fit_probe(task, features, rows, probe)
+    test = features[task.test]
+    before = None if task.target.kind == "number" else uncalibrated(fitted).predict(test)
+    return Outputs(fitted.predict(features[task.val]), fitted.predict(test), before)
+
+
+def chosen_cuts(task: Task, val: np.ndarray) -> Cuts:
+    """The cuts between grades that suit the probabilities val (n, K) of the validation images."""
+    return choose_cuts(val, task.y[task.val])
+
+
+def graded(task: Task, arm: Arm) -> Arm:
+    """The same arm, which also calls grades on the test images."""
+
+    def outputs(rows: np.ndarray, seed: int) -> Outputs:
+        found = arm.outputs(rows, seed)
+        return replace(found, called=chosen_cuts(task, found.val)(found.test))
+
+    return replace(arm, outputs=outputs)
 
 
 def uncalibrated(probe: Probe) -> Probe:
@@ -218,27 +250,33 @@ def trained_arm(
     """An arm whose network is trained by train(rows, seed); its outputs are kept in `folder`, None = nowhere."""
 
     def outputs(rows: np.ndarray, seed: int) -> Outputs:
-        cached = folder / f"{key}-{len(rows)}-{seed}.npz" if folder else None
-        kept = _load_outputs(cached) if cached else None
+        kept = load_outputs(folder, key, rows, seed)
         if kept:
             return kept
         result = _network_outputs(task, train(rows, seed))
-        if cached:
-            _save_outputs(cached, result)
+        save_outputs(result, folder, key, rows, seed)
         return result
 
     return Arm(key, label, role, outputs)
 
 
-def _save_outputs(path: Path, outputs: Outputs) -> None:
+def save_outputs(outputs: Outputs, folder: Path | None, key: str, rows: np.ndarray, seed: int) -> None:
+    """Keep what an arm gave for the labels of `rows` and a seed; nothing where folder is None."""
+    if folder is None:
+        return
     before = np.empty(0) if outputs.uncalibrated is None else outputs.uncalibrated
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(_outputs_path(folder, key, rows, seed)) as temporary, temporary.open("wb") as file:
         np.savez(file, val=outputs.val, test=outputs.test, uncalibrated=before)
 
 
-def _load_outputs(path: Path) -> Outputs | None:
-    """What `_save_outputs` wrote; None where there is no file, or one of an earlier version without `uncalibrated`."""
-    if not path.exists():
+def _outputs_path(folder: Path, key: str, rows: np.ndarray, seed: int) -> Path:
+    return folder / f"{key}-{len(rows)}-{seed}.npz"
+
+
+def load_outputs(folder: Path | None, key: str, rows: np.ndarray, seed: int) -> Outputs | None:
+    """What `save_outputs` kept; None where there is no file, or one of an earlier version without `uncalibrated`."""
+    path = _outputs_path(folder, key, rows, seed) if folder else None
+    if path is None or not path.exists():
         return None
     with np.load(path, allow_pickle=False) as file:
         if "uncalibrated" not in file.files:
@@ -261,7 +299,11 @@ def supervised_arm(task: Task, folder: Path | None, learning_rate: float = 1e-3)
         images = labelled_images(task, rows)
         with torch.random.fork_rng():
             torch.manual_seed(mix_seed("supervised", seed))
-            objective = Supervised(random_encoder(task.encoder_settings, seed), classes=task.classes)
+            objective = Supervised(
+                random_encoder(task.encoder_settings, seed),
+                classes=task.classes,
+                ordinal=task.target.kind == "ordinal",
+            )
         schedule = supervised_schedule(len(rows), learning_rate, mix_seed(seed) % 2**31)
         return train_on_labels(objective, images, schedule)
 

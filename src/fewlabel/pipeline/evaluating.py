@@ -14,41 +14,52 @@ import numpy as np
 from fewlabel.adaptation.features import extract_features
 from fewlabel.collection import Collection, Target
 from fewlabel.evaluation.intervals import Resamples, draw_resamples
-from fewlabel.evaluation.label_efficiency import LabelEfficiency, compare_arms
+from fewlabel.evaluation.label_efficiency import LabelEfficiency, compare_arms, metric_suite
+from fewlabel.evaluation.selective import called_class
 from fewlabel.networks import Encoder
 from fewlabel.pipeline.arms import (
     Arm,
     Probe,
     Task,
+    chosen_cuts,
     encoder_features,
     fit_probe,
+    graded,
     pixel_features,
     probe_arm,
     random_features,
     statistics_features,
     supervised_arm,
 )
+from fewlabel.pipeline.grading_recipe import Grading
+from fewlabel.pipeline.metric_learning import MetricLearning, check_metric_labels
 from fewlabel.pipeline.pretraining import Pretrained
 from fewlabel.pipeline.settings import check_range
 from fewlabel.pipeline.simclr_v2 import SimCLRv2, SimCLRv2Settings, as_probe
 from fewlabel.splits import Split, nested_budgets
+from fewlabel.tasks.grading import Cuts
 from fewlabel.types import FewlabelError, ProgressCallback
 
-Recipe = Literal["probe", "simclr-v2"]
+Recipe = Literal["probe", "simclr-v2", "metric", "grading"]
 NETWORKS = "networks"
 DEFAULT_BUDGETS = (10, 25, 50, 100, 250)
+LINEAR_MODELS = {"number": "ridge regression", "ordinal": "cumulative logits"}
+"""Of targets that are not told by logistic regression."""
 
 
 @dataclass(frozen=True)
 class EvaluateSettings:
     """What to evaluate, and how.
 
-    target: see `Collection.target`. where: an SQL expression; only these images are labelled, validated and tested.
+    target, grades, referable: see `Collection.target`. where: an SQL expression; only these images are labelled,
+    validated and tested.
     budgets: numbers of labels, None = 10, 25, 50, 100, 250; all labels are always added.
     seeds: draws of the labels and of initial weights. headline_budget: fixed before any result is seen; the nearest
     budget is taken. validation_labels: at most so many validation labels are used for choosing settings; None = all.
     resamples: of the bootstrap. supervised: include training from scratch, the slowest arm.
-    recipe: "simclr-v2" also fine-tunes and distils, at every budget and seed, as simclr_v2 says.
+    recipe: "simclr-v2" also fine-tunes and distils, "metric" also trains which images are alike, "grading", for grades,
+    fine-tunes and trains that with margins by grade; each at every budget and seed, as simclr_v2, metric_learning and
+    grading say.
     prompts: a JSON file with sentences for each class, see `read_prompts`; None = usual ones with the target's name.
     """
 
@@ -64,11 +75,22 @@ class EvaluateSettings:
     recipe: Recipe = "probe"
     simclr_v2: SimCLRv2Settings = field(default_factory=SimCLRv2Settings)
     prompts: str | None = None
+    grades: tuple[str, ...] | None = None
+    referable: str | None = None
 
     def __post_init__(self) -> None:
+        if self.grades is None and (self.referable is not None or self.recipe == "grading"):
+            asked = "recipe grading" if self.referable is None else f"referable {self.referable!r}"
+            raise FewlabelError(
+                f"There came {asked} and no grades: name the target's grades from least to most, such as 0,1,2,3,4."
+            )
         check_range("seeds", self.seeds, 1)
         check_range("validation_labels", self.validation_labels, 2)
         check_range("resamples", self.resamples, 1)
+
+    def target_in(self, collection: Collection) -> Target:
+        """The target in a collection; errors as of `Collection.target`."""
+        return collection.target(self.target, grades=self.grades, referable=self.referable)
 
 
 @dataclass
@@ -76,6 +98,8 @@ class Evaluated:
     """All that the report and the final classifier need.
 
     classifier: that of the arm `final` with all training labels, on `features` (N, F) of `encoder`.
+    cuts: between its grades, from validation; None for a target without grades.
+    embedding: of the recipe metric, what was trained in words and its embeddings (N, K), from all training labels.
     """
 
     task: Task
@@ -88,6 +112,16 @@ class Evaluated:
     seconds: float
     title: str = "SimCLR"
     final: str = "simclr"
+    embedding: tuple[str, np.ndarray] | None = None
+    cuts: Cuts | None = None
+
+    def called(self, probabilities: np.ndarray) -> np.ndarray:
+        """(N, K) -> classes called by the final classifier, (N,)."""
+        return self.cuts(probabilities) if self.cuts else called_class(probabilities)
+
+    def predicted(self, rows: np.ndarray) -> np.ndarray:
+        """What the classifier says of some rows: calibrated probabilities (n, K), or numbers (n,)."""
+        return self.classifier.predict(self.features[rows])
 
 
 def make_task(
@@ -99,7 +133,7 @@ def make_task(
     cluster: str | None = None,
 ) -> Task:
     """Target, split and pixels together, checked; errors as in `labelled_rows`."""
-    target, split = collection.target(settings.target), pretrained.splits[0]
+    target, split = settings.target_in(collection), pretrained.splits[0]
     labelled = labelled_rows(collection, target, split, settings)
     resolved = pretrained.settings
     channels, size_px = resolved.channels or 1, resolved.size_px
@@ -141,8 +175,22 @@ def labelled_rows(collection: Collection, target: Target, split: Split, settings
 
 def check_evaluation(collection: Collection, split: Split, settings: EvaluateSettings) -> None:
     """Raise FewlabelError for all that would stop the evaluation, before anything is trained."""
-    labelled = labelled_rows(collection, collection.target(settings.target), split, settings)
-    choose_budgets(settings.budgets, len(labelled.train))
+    target, patients = settings.target_in(collection), collection.patients()
+    labelled = labelled_rows(collection, target, split, settings)
+    budgets = choose_budgets(settings.budgets, len(labelled.train))
+    if settings.recipe in ("metric", "grading"):
+        check_metric_labels(target, [labelled.val], patients)
+        for seed in range(settings.seeds):
+            drawn = rows_of_budgets(labelled.train, target.values, patients, budgets, seed)
+            check_metric_labels(target, drawn.values(), patients)
+
+
+def rows_of_budgets(
+    train: np.ndarray, y: np.ndarray, patients: np.ndarray, budgets: Sequence[int], seed: int
+) -> dict[int, np.ndarray]:
+    """The rows of `train` that have a label at each budget; y, patients: (N,) of the whole collection."""
+    drawn = nested_budgets(y[train], patients[train], list(budgets), seed=seed)
+    return {budget: train[positions] for budget, positions in drawn.items()}
 
 
 def _check_part(target: Target, rows: np.ndarray, part: str) -> None:
@@ -182,7 +230,7 @@ def make_arms(
     task: Task,
     pretrained: Sequence[Pretrained],
     settings: EvaluateSettings,
-    steps: SimCLRv2 | None,
+    steps: SimCLRv2 | MetricLearning | Grading | None,
     folder: Path | None,
 ) -> list[Arm]:
     """The pretrained encoder with its probes and further steps, supervised from scratch, random-init features, pixels,
@@ -191,11 +239,13 @@ def make_arms(
     title = pretrained[0].settings.title
     features = encoder_features(task, [one.encoder for one in pretrained])
     pixels, statistics = pixel_features(task), statistics_features(task)
-    linear = "ridge regression" if task.target.kind == "number" else "logistic regression"
+    linear = LINEAR_MODELS.get(task.target.kind, "logistic regression")
     arms = [
-        probe_arm("simclr", f"{title}, linear probe", "method", task, features),
+        probe_arm("simclr", f"{title}, {task.probe_name}", "method", task, features),
         probe_arm("simclr-knn", f"{title}, nearest neighbours", "method", task, features, "neighbours"),
-        probe_arm("random", "random-init features, linear probe", "control", task, random_features(task)),
+        probe_arm(
+            "random", f"random-init features, {task.probe_name}", "control", task, random_features(task)
+        ),
         probe_arm("pixels", f"16 x 16 pixels, {linear}", "baseline", task, lambda seed: pixels),
         probe_arm("statistics", f"six image statistics, {linear}", "control", task, lambda seed: statistics),
     ]
@@ -225,20 +275,19 @@ def evaluate_encoders(
     task = make_task(
         collection, pretrained[0], settings, features_folder=folder and folder / "features", cluster=cluster
     )
-    steps = None
+    steps: SimCLRv2 | MetricLearning | Grading | None = None
     if settings.recipe == "simclr-v2":
         steps = SimCLRv2(task, pretrained, settings.simclr_v2, folder and folder / NETWORKS)
+    elif settings.recipe == "metric":
+        steps = MetricLearning(task, pretrained, folder and folder / NETWORKS)
+    elif settings.recipe == "grading":
+        steps = Grading(task, pretrained, folder and folder / NETWORKS)
     arms = make_arms(task, pretrained, settings, steps, folder and folder / "outputs")
     curves, resamples = compare_on(task, arms, settings, progress)
-    classifier: Probe
-    if steps:
-        final = "self-distilled"
-        encoder, classifier = as_probe(steps.distilled(final, task.train, 0))
-        features = extract_features(encoder, task.pixels, size_px=task.size_px)
-    else:
-        final, encoder = "simclr", pretrained[0].encoder
-        features = encoder_features(task, [encoder])(0)
-        classifier = fit_probe(task, features, task.train, "linear")
+    final, encoder, features, classifier = _final_classifier(task, pretrained, steps)
+    cuts = None
+    if task.target.kind == "ordinal":
+        cuts = chosen_cuts(task, classifier.predict(features[task.val]))
     return Evaluated(
         task,
         arms,
@@ -250,7 +299,28 @@ def evaluate_encoders(
         seconds=time.perf_counter() - started,
         title=pretrained[0].settings.title,
         final=final,
+        embedding=steps.final_embedding(features) if isinstance(steps, MetricLearning) else None,
+        cuts=cuts,
     )
+
+
+def _final_classifier(
+    task: Task, pretrained: Sequence[Pretrained], steps: SimCLRv2 | MetricLearning | Grading | None
+) -> tuple[str, Encoder, np.ndarray, Probe]:
+    """Key of the arm whose classifier a run keeps, and with all training labels its encoder, features and
+    classifier.
+    """
+    if isinstance(steps, SimCLRv2):
+        final = "self-distilled"
+        encoder, distilled = as_probe(steps.distilled(final, task.train, 0))
+        return final, encoder, extract_features(encoder, task.pixels, size_px=task.size_px), distilled
+    if isinstance(steps, MetricLearning):
+        final, encoder = steps.final_encoder()
+        features = extract_features(encoder, task.pixels, size_px=task.size_px)
+    else:
+        final, encoder = "simclr", pretrained[0].encoder
+        features = encoder_features(task, [encoder])(0)
+    return final, encoder, features, fit_probe(task, features, task.train, "linear")
 
 
 def compare_on(
@@ -258,11 +328,9 @@ def compare_on(
 ) -> tuple[LabelEfficiency, Resamples]:
     """All arms at the settings' budgets and seeds, with the same labels and the same bootstrap."""
     patients, y = task.collection.patients(), task.y
+    if task.target.kind == "ordinal":
+        arms = [graded(task, arm) for arm in arms]
     budgets = choose_budgets(settings.budgets, len(task.train))
-
-    def rows(seed: int) -> dict[int, np.ndarray]:
-        drawn = nested_budgets(y[task.train], patients[task.train], budgets, seed=seed)
-        return {budget: task.train[positions] for budget, positions in drawn.items()}
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the report itself says when the test patients are few
@@ -270,9 +338,9 @@ def compare_on(
     curves = compare_arms(
         arms,
         y[task.test],
-        rows,
+        lambda seed: rows_of_budgets(task.train, y, patients, budgets, seed),
         resamples,
-        kind=task.target.kind,
+        suite=metric_suite(task.target.kind, referable=task.target.referable),
         budgets=budgets,
         seeds=range(settings.seeds),
         progress=progress,

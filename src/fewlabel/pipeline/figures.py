@@ -1,4 +1,4 @@
-"""Pictures for the report: views of eight images, single cases, maps of similarity."""
+"""Pictures for the report: views of eight images, single cases, maps of similarity, places that match."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
 import torch
 from matplotlib import colormaps
 
 from fewlabel.report.style import SIMILARITY_COLOURS
+from fewlabel.tasks.evidence import PlaceMatch
 from fewlabel.types import FewlabelError
 from fewlabel.views import ViewSettings, draw_views, plain_view, to_unit_range
 
 TILE_PX = 112
 MAP_OPACITY = 0.45
+MARKS = 3
 
 
 def to_picture(image: np.ndarray, side_px: int = TILE_PX) -> np.ndarray:
@@ -47,10 +51,15 @@ def views_figure(
     save_grid([[to_picture(image.numpy()) for image in line] for line in grid], path)
 
 
+def unit_image(pixels: np.ndarray, row: int) -> np.ndarray:
+    """One image of the collection, (C, S, S) in [0, 1]."""
+    image = to_unit_range(torch.from_numpy(np.array(pixels[row : row + 1])))
+    return draw_views(image, plain_view(image.shape[-1]), 1, torch.Generator())[0][0].numpy()
+
+
 def case_figure(pixels: np.ndarray, row: int, path: Path) -> None:
     """One image of the collection as a PNG."""
-    image = to_unit_range(torch.from_numpy(np.array(pixels[row : row + 1])))
-    plain = draw_views(image, plain_view(image.shape[-1]), 1, torch.Generator())[0][0].numpy()
+    plain = unit_image(pixels, row)
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(to_picture(plain, side_px=max(224, plain.shape[-1]))).save(path)
 
@@ -67,12 +76,53 @@ def similarity_figure(image: np.ndarray, similarity: np.ndarray, path: Path) -> 
             f"the similarity map has shape {similarity.shape} and {np.isfinite(similarity).sum()} finite values: "
             "give one finite number for each place of an (h, w) grid"
         )
-    side = max(224, image.shape[-1])
     low, high = float(similarity.min()), float(similarity.max())
+    mixed = _under_map(image, similarity, low, high)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(mixed).save(path)
+    return low, high
+
+
+def _under_map(image: np.ndarray, similarity: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The image (C, S, S) under a map (h, w) coloured from `low` to `high`, (side, side, 3) uint8."""
+    side = max(224, image.shape[-1])
     share = (similarity.astype(np.float64) - low) / ((high - low) or 1.0)
     smooth = PIL.Image.fromarray(share.astype(np.float32)).resize((side, side), PIL.Image.Resampling.BILINEAR)
     colours = 255 * colormaps[SIMILARITY_COLOURS](np.asarray(smooth))[..., :3]  # (side, side, 3)
     mixed = (1 - MAP_OPACITY) * to_picture(image, side) + MAP_OPACITY * colours
+    return mixed.round().astype(np.uint8)
+
+
+def match_figure(query: np.ndarray, hit: np.ndarray, match: PlaceMatch, path: Path) -> tuple[float, float]:
+    """Query and hit side by side, each under its map of matches to the other, as one PNG; returns the colours' range.
+
+    query, hit: (C, S, S) in [0, 1], one side. Both maps have one scale of colours. The same number stands on the three
+    pairs of places that match best among those that are each other's best match.
+    """
+    low = float(min(match.of_query.min(), match.of_hit.min()))
+    high = float(max(match.of_query.max(), match.of_hit.max()))
+    sides = [
+        PIL.Image.fromarray(_under_map(image, found, low, high))
+        for image, found in ((query, match.of_query), (hit, match.of_hit))
+    ]
+    for number, (of_query, in_hit, _) in enumerate(match.mutual()[:MARKS], start=1):
+        _mark(sides[0], of_query, match.of_query.shape, number)
+        _mark(sides[1], in_hit, match.of_hit.shape, number)
+    width, height = sides[0].size
+    canvas = PIL.Image.new("RGB", (2 * width + 8, height), (128, 128, 128))
+    canvas.paste(sides[0], (0, 0))
+    canvas.paste(sides[1], (width + 8, 0))
     path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.fromarray(mixed.round().astype(np.uint8)).save(path)
+    canvas.save(path)
     return low, high
+
+
+def _mark(picture: PIL.Image.Image, place: int, grid: tuple[int, ...], number: int) -> None:
+    """A number in a disc on the middle of a place."""
+    row, column = divmod(place, grid[1])
+    x, y = (column + 0.5) * picture.width / grid[1], (row + 0.5) * picture.height / grid[0]
+    radius = picture.width / 26
+    draw = PIL.ImageDraw.Draw(picture)
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill="white", outline="black", width=2)
+    font = PIL.ImageFont.load_default(size=1.4 * radius)
+    draw.text((x, y), str(number), fill="black", anchor="mm", font=font)

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from fewlabel.collection import Collection
+from fewlabel.collection.store import locked
 from fewlabel.networks import Encoder
 from fewlabel.pipeline.adopting import only_target, open_or_import, paired_texts, usual_folder
 from fewlabel.pipeline.evaluating import Evaluated, EvaluateSettings, check_evaluation, evaluate_encoders
+from fewlabel.pipeline.evidence import evidence_results, few_shot_results, labelled_cases
+from fewlabel.pipeline.inspecting import hygiene_results
 from fewlabel.pipeline.neighbours import similarity_results
 from fewlabel.pipeline.pairs import texts_fingerprint
 from fewlabel.pipeline.predicting import save_classifier
@@ -61,7 +64,8 @@ def learn(
     reports, text_column: what ConVIRT learns from, see `find_reports`.
     pretrain_on: further collections, used without labels.
     pretraining_seeds: how often to pretrain; the label seeds are shared out among the encoders.
-    The same call continues an interrupted run. Raises FewlabelError, one sentence, for every mistake of the user.
+    The same call continues an interrupted run, one process at a time. Raises FewlabelError, one sentence, for every
+    mistake of the user.
     """
     check_range("pretraining_seeds", pretraining_seeds, 1)
     if launched_processes() != (1, 1):
@@ -77,7 +81,7 @@ def learn(
     out = Path(out) if out else usual_folder(main, target, chosen)
     texts = paired_texts(main, reports, chosen.text, text_column) if reports else None
     check_texts(chosen, [main, *others], texts)
-    wanted = main.target(target)
+    wanted = settings.target_in(main)
     strata = None if wanted.kind == "number" else wanted.values
     splits = [split_of(main, seed=chosen.seed, strata=strata, drop=drop_leaks)]
     splits += [whole(other) for other in others]
@@ -97,24 +101,22 @@ def learn(
     finished = _begin(out, run)
     if finished:
         return finished
-    encoders = []
-    for seed in range(pretraining_seeds):
-        folder = out / "pretrain" / f"seed-{seed}"
-        seeded = replace(chosen, seed=chosen.seed + seed)
-        encoders.append(
+    with locked(out, "run"):
+        encoders = [
             pretrain(
                 [main, *others],
-                folder,
-                seeded,
+                out / "pretrain" / f"seed-{seed}",
+                replace(chosen, seed=chosen.seed + seed),
                 texts=texts,
                 splits=splits,
                 drop=drop_leaks,
                 tensorboard=tensorboard,
                 progress=bar,
             )
-        )
-    write_split(out / "split.csv", [main, *others], encoders[0].splits)
-    return _finish(main, encoders, settings, out, run, progress, texts=texts)
+            for seed in range(pretraining_seeds)
+        ]
+        write_split(out / "split.csv", [main, *others], encoders[0].splits)
+        return _finish(main, encoders, settings, out, run, progress, texts=texts)
 
 
 def evaluate(
@@ -156,8 +158,9 @@ def evaluate(
     finished = _begin(out, run)
     if finished:
         return finished
-    write_split(out / "split.csv", [main], encoders[0].splits)
-    return _finish(main, encoders, settings, out, run, progress, texts=texts, cluster=cluster)
+    with locked(out, "run"):
+        write_split(out / "split.csv", [main], encoders[0].splits)
+        return _finish(main, encoders, settings, out, run, progress, texts=texts, cluster=cluster)
 
 
 def _open(collection: Collection | str | Path) -> Collection:
@@ -218,7 +221,7 @@ def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings,
     split = read_split(folder / "split.csv", main)
     warnings: list[str] = []
     if split is None:
-        wanted = main.target(settings.target)
+        wanted = settings.target_in(main)
         strata = None if wanted.kind == "number" else wanted.values
         split = split_of(main, seed=chosen.seed, strata=strata, drop=drop)
         split, warnings = separate_from_pretraining(folder, main, split, drop)
@@ -246,6 +249,8 @@ def _finish(
     evaluated = evaluate_encoders(main, encoders, settings, folder=out, cluster=cluster, progress=progress)
     results = build_results(main, encoders, evaluated, settings, out)
     results |= similarity_results(evaluated, encoders[0], texts, out, prompts=settings.prompts)
+    results |= evidence_results(evaluated, out) | few_shot_results(evaluated, encoders[0])
+    results |= hygiene_results(evaluated.task, encoders[0], out)
     pretrain_seconds = sum(encoder.fit.seconds for encoder in encoders)
     results["seconds"] = {
         "pretrain": pretrain_seconds,
@@ -262,15 +267,18 @@ def _finish(
 
 
 def _save_model(pretrained: Pretrained, evaluated: Evaluated, out: Path, main: Collection) -> None:
+    task = evaluated.task
     save_classifier(
         out / "model",
         evaluated.encoder,
         evaluated.classifier,
-        evaluated.task.target,
-        size_px=evaluated.task.size_px,
+        task.target,
+        size_px=task.size_px,
         store_px=pretrained.store_px,
         max_side_px=main.max_side_px,
-        labels=len(evaluated.task.train),
+        labels=len(task.train),
         trained_on=main.name,
         validation=validation_cases(evaluated),
+        cuts=evaluated.cuts,
+        cases=None if task.target.kind == "number" else labelled_cases(task, evaluated.features),
     )

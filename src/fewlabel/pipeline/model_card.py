@@ -115,6 +115,9 @@ def _network(facts: RunFacts) -> JSON:
         "channels": settings.channels,
         "names": facts.outputs,
         "number": classifier.probe.kind == "number",
+        "probe": "ordinal probe" if classifier.cuts else "linear probe",
+        "cuts": [f"{cut:.6g}" for cut in classifier.cuts.at] if classifier.cuts else [],
+        "referable": classifier.classes[classifier.referable] if classifier.cuts else "",
         "size_px": classifier.size_px,
         "store_px": classifier.store_px,
         "max_side_px": classifier.max_side_px,
@@ -149,7 +152,14 @@ def _data(facts: RunFacts) -> JSON:
         "labels": _known(count(facts.model.get("training_labels"))),
         "validation": _known(count(data.get("validation_labels"))),
         "settings": _table(("Setting of pretraining", "Value"), _settings(facts)),
+        "keeps": _keeps(facts),
     }
+
+
+def _keeps(facts: RunFacts) -> str:
+    """What of the training images stays with the run, which this export leaves behind."""
+    kept = facts.model.get("keeps") or f"an {UNKNOWN} part of the training images"
+    return f"The folder `model` of the run keeps {kept}, for `fewlabel predict` to show; this export holds none of it."
 
 
 _PARTS = (("All", ""), ("Training", "train"), ("Validation", "val"), ("Test", "test"))

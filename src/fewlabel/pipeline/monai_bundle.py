@@ -24,6 +24,8 @@ WRITTEN_FOR = {
     "nibabel": "5.2",
 }
 """The oldest versions that the bundle is meant for."""
+_TASKS = {"number": "Regression", "ordinal": "Grading"}
+"""What is done where it is no classification."""
 _LICENCE = """The licence of this model has not been stated.
 
 Whoever passes the bundle on puts its licence here, after a look at the terms of the images and labels that it was
@@ -42,7 +44,7 @@ def metadata(facts: RunFacts) -> JSON:
     """The content of metadata.json, by the schema of July 2024."""
     found, made = versions(), "made images" if facts.made else "images"
     target = facts.classifier.target
-    task = "Regression" if facts.classifier.probe.kind == "number" else "Classification"
+    task = _TASKS.get(facts.classifier.probe.kind, "Classification")
     return {
         "schema": SCHEMA,
         "version": "0.1.0",
@@ -53,8 +55,9 @@ def metadata(facts: RunFacts) -> JSON:
         "required_packages_version": {k: v for k, v in WRITTEN_FOR.items() if k != "monai"},
         "name": facts.title,
         "task": f"{task} of {target} in single 2-D images",
-        "description": f"{facts.classifier.encoder.settings.name} pretrained without labels, with a calibrated linear "
-        f"probe for {target}, trained on {made} of {facts.model.get('trained_on')}; see docs/README.md.",
+        "description": f"{facts.classifier.encoder.settings.name} pretrained without labels, with a calibrated "
+        f"{'ordinal' if facts.classifier.cuts else 'linear'} probe for {target}, trained on {made} of "
+        f"{facts.model.get('trained_on')}; see docs/README.md.",
         "authors": UNKNOWN,
         "copyright": f"{UNKNOWN}; see LICENSE",
         "data_source": f"{facts.model.get('trained_on')}, {made}; where it can be had is {UNKNOWN}",

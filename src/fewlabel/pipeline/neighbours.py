@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fewlabel.evaluation.intervals import bootstrap
-from fewlabel.evaluation.retrieval import NO_PATIENT, Search, cosines, precision_at, ranked
+from fewlabel.evaluation.retrieval import NO_PATIENT, Search, cosines, precision_at, rank_measures, ranked
 from fewlabel.pipeline.arms import Task, encoder_features, random_features
 from fewlabel.pipeline.evaluating import Evaluated
 from fewlabel.pipeline.figures import case_figure, similarity_figure
@@ -32,6 +32,9 @@ from fewlabel.types import JSON, FewlabelError
 from fewlabel.views import draw_view, plain_view, to_unit_range
 
 AT = (5, 10, 50)
+RECALL_AT = (1, 5, 10)
+RANK_LABELS = {"r_precision": "R-precision", "map_at_r": "MAP@R"}
+MOST_FOUND = 5000
 QUERIES_A_CLASS = 100
 SHOWN_A_CLASS = 2
 MOST_SHOWN = 6
@@ -76,13 +79,16 @@ def similarity_results(
         return {}
     model = pretrained.image_text
     encoders = {evaluated.title: encoder_features(task, [pretrained.encoder])(0)}
+    if evaluated.embedding:
+        encoders[f"{evaluated.embedding[0]}, all labels"] = evaluated.embedding[1]
     encoders["random init"] = random_features(task)(0)
     y, patients = task.y[task.test].astype(int), task.collection.patients()[task.test]
     modes, shown = [], []
     for name, features in encoders.items():
         images = _Side(features[task.test], y, patients, rows=task.test)
         asking = _some_of_each(y, QUERIES_A_CLASS, mix_seed("queries", seed))
-        modes.append(_mode("image-image", "image to image", name, images.of(asking), images, asking))
+        line = _mode("image-image", "image to image", name, images.of(asking), images, asking)
+        modes.append({**line, "ranking": _ranking(images, asking, seed)})
         if name == evaluated.title:
             picked = asking[_some_of_each(y[asking], SHOWN_A_CLASS, mix_seed("shown", seed))][:MOST_SHOWN]
             shown += _examples("image-image", images.of(picked), images, picked, task, out)
@@ -98,6 +104,8 @@ def similarity_results(
         f"At most {QUERIES_A_CLASS} images of each class ask. Pictures and sentences shown were drawn by chance, not "
         "chosen."
     )
+    if len(task.test) > MOST_FOUND:
+        note += f" Recall, R-precision and MAP@R are among {MOST_FOUND:,} images drawn by chance and those that ask."
     return {"retrieval": {"modes": modes, "queries": shown, "note": note}, **results}
 
 
@@ -152,6 +160,29 @@ def _mode(
                 }
             )  # fmt: skip
     return {"key": key, "label": label, "encoder": encoder, "rows": rows}
+
+
+def _ranking(images: _Side, asking: np.ndarray, seed: int) -> list[JSON]:
+    """Recall@k, R-precision and MAP@R of images that ask for images; [] where nobody has anything right to find."""
+    drawn = np.random.default_rng(mix_seed("found", seed)).permutation(len(images.classes))[:MOST_FOUND]
+    kept = np.union1d(asking, drawn)
+    own, found, queries = np.searchsorted(kept, asking), images.of(kept), images.of(asking)
+    search = _search(queries, found, own)
+    if not any((right & search.allowed(query)).any() for query, right in enumerate(search.relevant)):
+        return []
+    measured = rank_measures(
+        cosines(queries.vectors, found.vectors), search, search.draw(seed=0), recall_at=RECALL_AT
+    )
+    rows = []
+    for name, measure in measured.items():
+        low, high = measure.found.interval()
+        rows.append(
+            {
+                "name": name, "label": RANK_LABELS.get(name, name.capitalize()), "value": measure.found.value, "low":
+                low, "high": high, "n": measure.found.n, "patients": measure.found.patients, "chance": measure.chance,
+            }
+        )  # fmt: skip
+    return rows
 
 
 def _examples(
@@ -247,7 +278,8 @@ def _zero_shot(model: ImageText, images: _Side, prompts: Prompts, evaluated: Eva
     curves = evaluated.curves
     rows = []
     for name, measure in curves.suite.measures.items():
-        found = bootstrap(measure, images.classes, probabilities[None], evaluated.resamples)
+        said = probabilities.argmax(axis=1) if name in curves.suite.of_called else probabilities
+        found = bootstrap(measure, images.classes, said[None], evaluated.resamples)
         low, high = found.interval()
         rows.append(
             {

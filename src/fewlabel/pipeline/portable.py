@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fewlabel.adaptation.ordinal import OrdinalProbe
 from fewlabel.adaptation.probe import LinearProbe
+from fewlabel.networks.ordinal import grade_log_probabilities
 from fewlabel.pipeline.predicting import Classifier
 from fewlabel.types import Image
 
@@ -28,14 +30,18 @@ class PortableClassifier(nn.Module):
     mean: torch.Tensor
     weights: torch.Tensor
     intercept: torch.Tensor
+    thresholds: torch.Tensor
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.encoder = classifier.encoder
         self.store_px = classifier.store_px
-        self.gives_number = classifier.probe.kind == "number"
-        weights, intercept = calibrated_weights(classifier.probe)
-        arrays = {"mean": classifier.probe.scaling.mean, "weights": weights, "intercept": intercept}
+        probe = classifier.probe
+        self.kind, self.slope = probe.kind, probe.calibration.slope
+        weights, intercept = calibrated_weights(probe)
+        arrays = {"mean": probe.scaling.mean, "weights": weights, "intercept": intercept}
+        if isinstance(probe, OrdinalProbe):
+            arrays["thresholds"] = probe.thresholds
         for name, array in arrays.items():
             self.register_buffer(name, torch.from_numpy(np.asarray(array, np.float32)))
         self.register_buffer("places", torch.arange(classifier.store_px, dtype=torch.float64))
@@ -46,7 +52,9 @@ class PortableClassifier(nn.Module):
         square = (rows @ image @ columns.T).clamp(0.0, 1.0)  # (B, C, S, S)
         h = self.encoder(self.resize @ square @ self.resize.T)  # (B, F)
         output = (h - self.mean) @ self.weights + self.intercept  # (B, K)
-        return output if self.gives_number else output.softmax(dim=1)
+        if self.kind == "ordinal":  # a score (B, 1)
+            output = self.slope * grade_log_probabilities(output[:, 0], self.thresholds)
+        return output if self.kind == "number" else output.softmax(dim=1)
 
     def _fit(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Matrices that fit rows and columns into the square; see `fitted_size` and `area_resample`."""
@@ -85,12 +93,15 @@ def antialiased_resize(store_px: int, size_px: int) -> torch.Tensor:
     return one_axis[0, 0]
 
 
-def calibrated_weights(probe: LinearProbe) -> tuple[np.ndarray, np.ndarray]:
+def calibrated_weights(probe: LinearProbe | OrdinalProbe) -> tuple[np.ndarray, np.ndarray]:
     """Weights (F, K) and intercept (K,) for centred features, with scaling and calibration multiplied in.
 
     softmax((h - mean) @ weights + intercept) are the calibrated probabilities; for a number leave out the softmax.
-    Of two classes the first one's weights are 0, since Platt scaling is one of the margin.
+    Of two classes the first one's weights are 0, since Platt scaling is one of the margin. Of grades it
+    is their score (N, 1), and thresholds and calibration follow.
     """
+    if isinstance(probe, OrdinalProbe):
+        return probe.weights[:, None] / probe.scaling.scale, np.zeros(1)
     weights, intercept = probe.weights / probe.scaling.scale, probe.intercept
     slope, offset = probe.calibration.slope, probe.calibration.offset
     if probe.kind == "number":

@@ -102,8 +102,16 @@ def validation_cases(evaluated: Evaluated) -> Cases | None:
     if task.target.kind == "number":
         return None
     drawn = one_image_a_patient(task.collection.patients()[task.val], np.random.default_rng(0))
-    rows = task.val[drawn]
-    return Cases.of(evaluated.classifier.predict(evaluated.features[rows]), task.y[rows])
+    return _cases(evaluated, task.val[drawn])
+
+
+def _cases(evaluated: Evaluated, rows: np.ndarray) -> Cases:
+    """Whether the classifier is right on some rows, and how sure it is of the class that it calls."""
+    probabilities, y = evaluated.predicted(rows), evaluated.task.y[rows]
+    if evaluated.cuts is None:
+        return Cases.of(probabilities, y)
+    called = evaluated.cuts(probabilities)
+    return Cases(probabilities[np.arange(len(rows)), called], called != y)
 
 
 def abstention(evaluated: Evaluated) -> JSON | None:
@@ -112,7 +120,7 @@ def abstention(evaluated: Evaluated) -> JSON | None:
     if chosen_on is None:
         return None
     resamples = evaluated.resamples
-    tested = Cases.of(evaluated.classifier.predict(evaluated.features[task.test]), task.y[task.test])
+    tested = _cases(evaluated, task.test)
     everybody = np.ones((1, len(tested.wrong)))
     at = partial(risk_at_coverages, tested.wrong, tested.confidence, coverages=COVERAGES)
     low, high = np.transpose([percentile_interval(draws) for draws in at(resamples.weights).T])

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from fewlabel.collection import Collection
+from fewlabel.collection import Collection, Target
 from fewlabel.evaluation.intervals import Bootstrap, paired_difference
 from fewlabel.evaluation.labels_saved import Curve, labels_saved
 from fewlabel.pipeline.evaluating import Evaluated, EvaluateSettings
 from fewlabel.pipeline.figures import case_figure, views_figure
+from fewlabel.pipeline.grading import grades_block
 from fewlabel.pipeline.pretraining import Pretrained, longest_sides
 from fewlabel.pipeline.probabilities import abstention, calibration_rows
+from fewlabel.tasks.grading import referable_probability
 from fewlabel.types import JSON, FewlabelError
 
 SHORTCUT_MARGIN = 0.02
@@ -47,6 +49,7 @@ def build_results(
             "name": task.target.name,
             "kind": task.target.kind,
             "classes": list(task.target.classes),
+            "referable": task.target.classes[task.target.referable] if evaluated.cuts else None,
             "where": settings.where,
         },
         "metric": curves.suite.main,
@@ -63,6 +66,7 @@ def build_results(
         "calibration": calibration_rows(evaluated, headline_budget),
         "abstention": abstention(evaluated),
         "scatter": _scatter(evaluated),
+        "grades": grades_block(evaluated, headline_budget),
         "embedding": _embedding(evaluated),
         "views_figure": "figures/views.png",
         "mistakes": _mistakes(collection, evaluated, out),
@@ -103,13 +107,21 @@ def _metric_rows(evaluated: Evaluated) -> list[JSON]:
     return rows
 
 
-# What each step of the recipe simclr-v2 is compared with: (after, before).
+# What each step of a recipe is compared with: (after, before).
 STEPS = (
     ("finetune", "simclr"),
     ("finetune-head", "simclr"),
     ("self-distilled", "finetune-head"),
     ("distilled", "finetune-head"),
     ("self-distilled", "supervised"),
+    ("simclr-triplet", "simclr"),
+    ("simclr-siamese", "simclr"),
+    ("simclr-triplet-knn", "simclr-knn"),
+    ("simclr-siamese-knn", "simclr-knn"),
+    ("simclr-triplet", "triplet"),
+    ("triplet", "supervised"),
+    ("simclr-ordinal-triplet", "simclr"),
+    ("simclr-ordinal-triplet-knn", "simclr-knn"),
 )
 
 
@@ -159,25 +171,25 @@ def _labels_saved(evaluated: Evaluated) -> list[JSON]:
     return [{"arm": "simclr", "reference": "supervised", **one.as_json()} for one in saved]
 
 
-def _positive(evaluated: Evaluated, arm: str, budget: int) -> np.ndarray:
-    return evaluated.curves.outputs[arm, budget][:, :, 1]  # (S, N)
-
-
 def _roc(evaluated: Evaluated, budget: int) -> list[JSON]:
-    """Mean ROC over seeds at two budgets with a band over resamples, on a common grid of false positive rates."""
-    if evaluated.task.target.kind != "binary":
+    """Mean ROC over seeds at two budgets with a band over resamples, on a common grid of false positive rates.
+
+    Of a binary target, or of grades: referable or not.
+    """
+    task, curves = evaluated.task, evaluated.curves
+    if task.target.kind not in ("binary", "ordinal"):
         return []
     from sklearn.metrics import roc_curve
 
-    task, curves = evaluated.task, evaluated.curves
-    y, grid = task.y[task.test], np.linspace(0, 1, 101)
+    from_on = task.target.referable or 1
+    y, grid = task.y[task.test] >= from_on, np.linspace(0, 1, 101)
     weights = evaluated.resamples.weights[:200].astype(float)
     rows = []
     for arm in ("simclr", "supervised", "random"):
         for at in sorted({budget, curves.budgets[-1]}):
             if (arm, at) not in curves.outputs:
                 continue
-            scores = _positive(evaluated, arm, at)
+            scores = referable_probability(curves.outputs[arm, at], from_on)  # (S, N)
             mean = np.mean([_on_grid(roc_curve(y, score), grid) for score in scores], axis=0)
             drawn = [
                 _on_grid(roc_curve(y, scores[i % len(scores)], sample_weight=weight), grid)
@@ -224,7 +236,8 @@ def _embedding(evaluated: Evaluated) -> JSON | None:
     perplexity = min(30.0, (len(rows) - 1) / 4)
     whose = f"{evaluated.title} features, made without labels,"
     if evaluated.final != "simclr":
-        whose = "the distilled network's features, made with labels,"
+        labels_of = {arm.key: arm.label for arm in evaluated.arms}
+        whose = f"the features of the final network ({labels_of[evaluated.final]}), made with labels,"
     places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
     target = task.target
     if target.kind == "number":
@@ -248,9 +261,9 @@ def _class_label(evaluated: Evaluated, value: int) -> str:
 
 
 def _mistakes(collection: Collection, evaluated: Evaluated, out: Path) -> list[JSON]:
-    """The test images that the final classifier gets most confidently wrong."""
+    """The test images that the final classifier gets most confidently wrong; of grades the farthest off first."""
     task = evaluated.task
-    predicted = evaluated.classifier.predict(evaluated.features[task.test])
+    predicted = evaluated.predicted(task.test)
     truth, names = task.y[task.test], collection.column("case:source")
     if task.target.kind == "number":
         order = list(np.argsort(-np.abs(predicted - truth))[:MISTAKES])
@@ -258,10 +271,11 @@ def _mistakes(collection: Collection, evaluated: Evaluated, out: Path) -> list[J
             (f"{truth[i]:.4g}", f"{predicted[i]:.4g}", None) for i in order
         ]
     else:
-        called = predicted.argmax(axis=1)
-        confidence = predicted.max(axis=1)
+        called = evaluated.cuts(predicted) if evaluated.cuts else predicted.argmax(axis=1)
+        confidence = predicted[np.arange(len(called)), called]
         shown = predicted[:, 1] if task.target.kind == "binary" else confidence
-        order = [i for i in np.argsort(-confidence) if called[i] != truth[i]][:MISTAKES]
+        off = np.abs(called - truth) if evaluated.cuts else np.ones(len(called))
+        order = [i for i in np.lexsort((-confidence, -off)) if called[i] != truth[i]][:MISTAKES]
         said = [
             (
                 _class_label(evaluated, int(truth[i])),
@@ -357,10 +371,21 @@ def _warnings(collection: Collection, pretrained: Sequence[Pretrained], evaluate
     dropped = sum(len(split.dropped) for split in pretrained[0].splits)
     if dropped:
         found.append(f"{dropped} images were left out because they also lie in another part of the split.")
+    found += _order_not_used(task.target)
     tested = len(np.unique(collection.patients()[task.test]))
     if tested < 50:
         found.append(f"The test part holds {tested} patients: the intervals are rough.")
     return found
+
+
+def _order_not_used(target: Target) -> list[str]:
+    """A hint where classes look like grades and were not named as such: nothing is taken for grades unasked."""
+    if target.kind != "category" or not all(name.isdigit() for name in target.classes):
+        return []
+    return [
+        f"The classes of {target.name} are whole numbers, and their order counted for nothing. If they are grades, say "
+        f"so with --grades {','.join(target.classes)}."
+    ]
 
 
 def _shortcut_warnings(evaluated: Evaluated) -> list[str]:
@@ -375,7 +400,7 @@ def _shortcut_warnings(evaluated: Evaluated) -> list[str]:
     for key, what in words.items():
         control = curves.main(key, budget)
         difference = paired_difference(trained, control)
-        if not _close(trained, control, curves.suite.higher_is_better, curves.suite.main):
+        if not _close(trained, control, curves.suite.higher_is_better):
             continue
         better_end = difference.high if curves.suite.higher_is_better else -difference.low
         verdict = ("do better than" if better_end < 0 else "come close to") + f" {evaluated.title}"
@@ -389,9 +414,8 @@ def _shortcut_warnings(evaluated: Evaluated) -> list[str]:
     return found
 
 
-def _close(trained: Bootstrap, control: Bootstrap, higher_is_better: bool, name: str) -> bool:
+def _close(trained: Bootstrap, control: Bootstrap, higher_is_better: bool) -> bool:
     difference = paired_difference(trained, control)
-    if name == "auroc":
+    if higher_is_better:  # an AUROC, or a kappa
         return difference.low <= SHORTCUT_MARGIN
-    worse = -difference.value if not higher_is_better else difference.value
-    return worse <= SHORTCUT_MARGIN * abs(control.value)
+    return -difference.value <= SHORTCUT_MARGIN * abs(control.value)

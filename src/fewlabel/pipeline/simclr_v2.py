@@ -20,8 +20,9 @@ import torch
 
 from fewlabel.adaptation.distill import DistillSettings, distill
 from fewlabel.adaptation.finetune import FineTuneSettings, TrainedNetwork, train_on_labels, tuned_start
+from fewlabel.adaptation.ordinal import OrdinalProbe
 from fewlabel.adaptation.probe import Calibration, LinearProbe, Scaling
-from fewlabel.networks import Encoder
+from fewlabel.networks import Encoder, OrdinalHead
 from fewlabel.objectives import Supervised
 from fewlabel.pipeline.arms import (
     Arm,
@@ -68,7 +69,7 @@ class SimCLRv2:
     def arms(self, outputs: Path | None) -> list[Arm]:
         """One arm a step, in the order of the steps; `outputs` as in `trained_arm`."""
         made = [
-            self._arm("finetune", "fine-tuned from the encoder's output", outputs, self.tuned),
+            self.finetune_arm(outputs),
             self._arm("finetune-head", "fine-tuned from the head's first layer", outputs, self.tuned),
             self._arm("self-distilled", "distilled into its own kind", outputs, self.distilled),
         ]
@@ -76,6 +77,10 @@ class SimCLRv2:
             label = f"distilled into {self.settings.student}"
             made.append(self._arm("distilled", label, outputs, self.distilled))
         return made
+
+    def finetune_arm(self, outputs: Path | None) -> Arm:
+        """The step that needs no head and no student; `outputs` as in `trained_arm`."""
+        return self._arm("finetune", "fine-tuned from the encoder's output", outputs, self.tuned)
 
     def _arm(
         self,
@@ -99,7 +104,7 @@ class SimCLRv2:
             probe = None
             if chosen.start_from_probe:
                 found = fit_probe(self.task, self.features(seed), rows, "linear")
-                assert isinstance(found, LinearProbe)
+                assert isinstance(found, LinearProbe | OrdinalProbe)
                 probe = found
             return tuned_start(
                 copy.deepcopy(from_run.encoder),
@@ -130,7 +135,7 @@ class SimCLRv2:
             else:
                 network = replace(self.task.encoder_settings, name=self.settings.student, weights=None)
                 encoder = random_encoder(network, seed)
-            return Supervised(encoder, classes=self.task.classes)
+            return Supervised(encoder, classes=self.task.classes, ordinal=images.kind == "ordinal")
 
         def train(student: Supervised, out: Path | None) -> TrainedNetwork:
             teacher = self.tuned("finetune-head", rows, seed)
@@ -194,7 +199,7 @@ def _read(path: Path, objective: Supervised, size_px: int) -> TrainedNetwork:
     return trained
 
 
-def as_probe(trained: TrainedNetwork) -> tuple[Encoder, LinearProbe]:
+def as_probe(trained: TrainedNetwork) -> tuple[Encoder, LinearProbe | OrdinalProbe]:
     """The same answers as an encoder with a linear probe, the form in which a run keeps its classifier.
 
     trained: a network whose last layer lies on the encoder's output.
@@ -202,9 +207,14 @@ def as_probe(trained: TrainedNetwork) -> tuple[Encoder, LinearProbe]:
     objective = trained.objective
     encoder = objective.encoder
     assert isinstance(encoder, Encoder)
-    weights = objective.head.weight.detach().double().cpu().numpy().T  # (F, K)
-    intercept = objective.head.bias.detach().double().cpu().numpy()
-    scaling = Scaling(np.zeros(len(weights)), 1.0)
+    head, scaling = objective.head, Scaling(np.zeros(encoder.dim), 1.0)
+    if isinstance(head, OrdinalHead):
+        score, thresholds = (
+            t.detach().double().cpu().numpy() for t in (head.score.weight[0], head.thresholds)
+        )
+        return encoder, OrdinalProbe(scaling, score, thresholds, trained.calibration)
+    weights = head.weight.detach().double().cpu().numpy().T  # (F, K)
+    intercept = head.bias.detach().double().cpu().numpy()
     if not objective.classes:
         weights, intercept = weights * trained.spread, intercept * trained.spread + trained.centre
         return encoder, LinearProbe("number", scaling, weights, intercept)

@@ -9,6 +9,7 @@ from fewlabel.report.canvas import Plot, one_width, two_widths
 from fewlabel.report.results import Results
 from fewlabel.report.words import (
     CHANCE,
+    CHANCE_WORDS,
     MEANINGS,
     higher_is_better,
     interval,
@@ -114,7 +115,7 @@ def efficiency(results: Results) -> JSON | None:
         "meanings": [
             (results.title(name), MEANINGS[name]) for name in results.metric_names if name in MEANINGS
         ],
-        "chance": CHANCE.get(results.metric),
+        "chance": CHANCE_WORDS.get(results.metric),
         "seeds": any(row.get("per_seed") for row in results.raw["metrics"]),
     }
 

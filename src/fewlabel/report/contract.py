@@ -23,6 +23,10 @@ _LATER: dict[str, type] = {
     "retrieval": dict,
     "zero_shot": dict,
     "similarity": dict,
+    "grades": dict,
+    "evidence": dict,
+    "few_shot": dict,
+    "worth_a_look": dict,
 }
 """Blocks that runs of earlier versions lack, wholly or in part: they may be missing or null."""
 

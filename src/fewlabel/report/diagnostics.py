@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from fewlabel.report.canvas import QUIET, Margins, house_style, sheet
@@ -200,6 +201,47 @@ def _cloud(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str | np.ndarray) -
     raster = len(x) > MANY_POINTS
     size = 10 if raster else 26
     axes.scatter(x, y, s=size, c=colour, alpha=0.65, linewidths=0, rasterized=raster)
+
+
+@house_style
+def confusion(
+    names: Sequence[str],
+    counts: Sequence[Sequence[float]],
+    shares: Sequence[Sequence[float | None]],
+    width: int = 320,
+) -> Figure:
+    """Truth by row, answer by column: the share of the row, and below it how many images; the diagonal is framed."""
+    most = max(map(len, names))
+    figure, axes = sheet(width, width, Margins(left=24 + 7 * most, right=6, top=30, bottom=46))
+    size = min(13.0, 80 / len(names))
+    for row, (line, parts) in enumerate(zip(counts, shares, strict=True)):
+        for column, (count, share) in enumerate(zip(line, parts, strict=True)):
+            _cell(axes, row, column, count, share, size)
+    axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(visible=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.set_title("true grade", loc="left", pad=10)
+    axes.set_xlabel("grade called")
+    return figure
+
+
+def _cell(axes: Axes, row: int, column: int, count: float, share: float | None, size: float) -> None:
+    corner = (column - 0.48, row - 0.48)
+    if share:
+        shade = Rectangle(corner, 0.96, 0.96, facecolor=LIGHT["m0"], alpha=0.55 * share, linewidth=0)
+        axes.add_patch(shade)
+    if row == column:
+        axes.add_patch(Rectangle(corner, 0.96, 0.96, facecolor="none", edgecolor=LIGHT["ink"], linewidth=1))
+    if not share:
+        axes.text(
+            column, row, "" if share is None else "0", fontsize=size, color=QUIET, ha="center", va="center"
+        )
+        return
+    shown = f"{count:.0f}" if count == round(count) else f"{count:.1f}"
+    axes.text(column, row - 0.14, f"{100 * share:.0f} %", fontsize=size, ha="center", va="center")
+    axes.text(column, row + 0.24, shown, fontsize=0.8 * size, color=QUIET, ha="center", va="center")
 
 
 @house_style

@@ -38,6 +38,7 @@ def mistakes(run: Path, results: Results) -> JSON | None:
         "first": cards[:MISTAKES_AT_ONCE],
         "more": cards[MISTAKES_AT_ONCE:],
         "left": len(given) - len(cards),
+        "graded": results.raw["target"].get("kind") == "ordinal",
         "probability_of": "chance of yes" if results.raw["target"].get("kind") == "binary" else "its chance",
     }
 
@@ -177,6 +178,7 @@ def missing(results: Results, shown: JSON) -> list[tuple[str, str]]:
         "differences": ("Paired differences", "methods were not compared with each other in this run."),
         "decisions": ("ROC and calibration", roc),
         "abstention": ("Risk and coverage", abstaining),
+        "grades": ("Grades", "results.json says nothing of them." if kind == "ordinal" else ""),
         "scatter": (
             "Predicted against true",
             "the predictions are not in results.json." if kind == "number" else "",

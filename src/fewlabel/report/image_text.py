@@ -28,7 +28,9 @@ MAP_PX = 384
 
 
 def retrieval(run: Path, results: Results) -> JSON | None:
-    """A table of precision at k, one line a search and encoder, and examples of queries with their nearest."""
+    """A table of precision at k, one line a search and encoder, one of the measures that look at whole rankings, and
+    examples of queries with their nearest.
+    """
     given = results.raw.get("retrieval") or {}
     modes, queries = given.get("modes") or [], given.get("queries") or []
     if not modes and not queries:
@@ -36,6 +38,7 @@ def retrieval(run: Path, results: Results) -> JSON | None:
     labels = {str(mode["key"]): str(mode.get("label") or mode["key"]) for mode in modes}
     return {
         "table": _precision_table(modes),
+        "ranking": _ranking_table(modes),
         "searches": _searches(run, results, labels, queries),
         "note": given.get("note") or "",
     }
@@ -51,13 +54,41 @@ def _precision_table(modes: list[JSON]) -> JSON | None:
 def _precision_line(mode: JSON, ranks: list[int]) -> JSON:
     rows = {row["k"]: row for row in mode["rows"]}
     return {
-        "label": _capital(str(mode.get("label") or mode["key"])),
-        "encoder": str(mode.get("encoder") or ""),
+        **_named(mode),
         "cells": [value_with_interval(rows.get(k, {})) for k in ranks],
         "chance": _each(rows.values(), "chance", number),
         "queries": _each(rows.values(), "n", count),
         "patients": _each(rows.values(), "patients", count),
         "candidates": _each(rows.values(), "candidates", count),
+    }
+
+
+def _ranking_table(modes: list[JSON]) -> JSON | None:
+    """Recall@k, R-precision and MAP@R, where they were measured; below each kind of search what chance gives."""
+    measured = [mode for mode in modes if mode.get("ranking")]
+    if not measured:
+        return None
+    labels = {str(row["name"]): str(row["label"]) for mode in measured for row in mode["ranking"]}
+    lines = []
+    for place, mode in enumerate(measured):
+        rows = {str(row["name"]): row for row in mode["ranking"]}
+        lines.append(
+            {
+                **_named(mode),
+                "cells": [value_with_interval(rows.get(name, {})) for name in labels],
+                "queries": _each(rows.values(), "n", count),
+            }
+        )
+        if mode["key"] not in [later["key"] for later in measured[place + 1 :]]:
+            chances = [{"value": number(rows.get(name, {}).get("chance")), "interval": ""} for name in labels]
+            lines.append({**_named(mode), "encoder": "a random order", "cells": chances, "queries": ""})
+    return {"labels": list(labels.values()), "lines": lines}
+
+
+def _named(mode: JSON) -> JSON:
+    return {
+        "label": _capital(str(mode.get("label") or mode["key"])),
+        "encoder": str(mode.get("encoder") or ""),
     }
 
 

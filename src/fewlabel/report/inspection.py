@@ -35,6 +35,7 @@ def decisions(results: Results) -> JSON | None:
         "title": "ROC and calibration" if rocs else "Calibration",
         "roc": bool(rocs),
         "before": any(row.get("before") for row in reliability),
+        "referable": results.raw["target"].get("referable"),
     }
 
 

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from fewlabel.files import write_text
-from fewlabel.report import comparison, facts, image_text, inspection
+from fewlabel.report import comparison, evidence, facts, grades, image_text, inspection
 from fewlabel.report.contract import read_results, read_settings
 from fewlabel.report.results import Results
 from fewlabel.report.style import DARK, LIGHT, variables
@@ -30,7 +30,7 @@ def write_report(run: Path) -> Path:
     run = Path(run)
     results = Results(read_results(run))
     path = run / "report.html"
-    write_text(path, _render(_context(run, results)))
+    write_text(path, render("page.html", _context(run, results)))
     return path
 
 
@@ -40,6 +40,7 @@ def _context(run: Path, results: Results) -> JSON:
         "efficiency": lambda: comparison.efficiency(results),
         "savings": lambda: comparison.savings(results),
         "differences": lambda: comparison.differences(results),
+        "grades": lambda: grades.grades(results),
         "decisions": lambda: inspection.decisions(results),
         "abstention": lambda: inspection.abstention(results),
         "scatter": lambda: inspection.scatter(results),
@@ -47,6 +48,9 @@ def _context(run: Path, results: Results) -> JSON:
         "retrieval": lambda: image_text.retrieval(run, results),
         "zero_shot": lambda: image_text.zero_shot(results),
         "similarity": lambda: image_text.similarity(run, results),
+        "few_shot": lambda: evidence.few_shot(results),
+        "evidence": lambda: evidence.nearest_cases(run, results),
+        "worth_a_look": lambda: evidence.worth_a_look(run, results),
         "views": lambda: facts.views(run, results),
         "mistakes": lambda: facts.mistakes(run, results),
         "health": lambda: inspection.health(results),
@@ -80,7 +84,8 @@ def _built(run: Path, name: str, build: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _render(context: JSON) -> str:
+def render(template: str, context: JSON) -> str:
+    """A page of this folder in the style of all of them; whatever comes from data is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -91,4 +96,4 @@ def _render(context: JSON) -> str:
     environment.filters["count"] = count
     css = (HERE / "page.css").read_text(encoding="utf-8")
     css = css.replace("/* light */", variables(LIGHT)).replace("/* dark */", variables(DARK))
-    return environment.get_template("page.html").render(**context, css=Markup(css))
+    return environment.get_template(template).render(**context, css=Markup(css))

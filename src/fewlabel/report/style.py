@@ -27,6 +27,8 @@ LIGHT = {
     "m3": "#4a4fb8",
     "m4": "#a0307a",
     "m5": "#2f6f2f",
+    "m6": "#7d4a21",
+    "m7": "#5a6600",
     "r0": "#bf4800",
     "r1": "#a83250",
     "b0": "#00775a",
@@ -50,6 +52,8 @@ DARK = {
     "m3": "#a5a8ff",
     "m4": "#ff8fcb",
     "m5": "#8fd08a",
+    "m6": "#d8ab7f",
+    "m7": "#c4cf6e",
     "r0": "#ff9a5c",
     "r1": "#ff90a6",
     "b0": "#4fce9f",
@@ -65,13 +69,13 @@ SIMILARITY_COLOURS = "viridis"
 """matplotlib's name of the colours of similarity maps: perceptually uniform, legible without red and green."""
 
 _FAMILIES = {
-    "method": ("m0", "m1", "m2", "m3", "m4", "m5"),
+    "method": ("m0", "m1", "m2", "m3", "m4", "m5", "m6", "m7"),
     "reference": ("r0", "r1"),
     "baseline": ("b0", "b1"),
     "control": ("c0", "c1"),
 }
 _DASHES = {"method": "", "reference": "", "baseline": "6 3", "control": "2 3"}
-_MARKERS = {"method": "oph*<>", "reference": "DX", "baseline": "^v", "control": "sP"}
+_MARKERS = {"method": "oph*<>d8", "reference": "DX", "baseline": "^v", "control": "sP"}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fewlabel.types import JSON
 
-LOWER_IS_BETTER = frozenset({"mae", "rmse", "brier", "calibration_error", "log_loss"})
+LOWER_IS_BETTER = frozenset({"mae", "rmse", "brier", "calibration_error", "log_loss", "two_grades_off"})
 
 LABELS = {
     "auroc": "AUROC",
@@ -21,6 +21,9 @@ LABELS = {
     "log_loss": "Log loss",
     "mae": "Mean absolute error",
     "r2": "R²",
+    "kappa": "Quadratic weighted kappa",
+    "two_grades_off": "Off by two grades or more",
+    "auroc_referable": "AUROC, referable",
 }
 
 MEANINGS = {
@@ -37,9 +40,15 @@ MEANINGS = {
     "mae": "The mean distance between prediction and truth, in the target's own unit: lower is better.",
     "r2": "The share of the target's variance that is explained: 1 is perfect, 0 is no better than always "
     "saying the mean.",
+    "kappa": "Agreement with the true grades beyond chance, where a mistake counts by its square: 1 is perfect, 0 is "
+    "chance. Grades are called by cut points that validation patients chose.",
+    "two_grades_off": "The share of images whose grade is missed by two or more: lower is better.",
+    "auroc_referable": "The chance that a referable image is given a higher probability of being referable than one "
+    "that is not.",
 }
 
-CHANCE = {"auroc": 0.5, "r2": 0.0}
+CHANCE = {"auroc": 0.5, "r2": 0.0, "kappa": 0.0, "auroc_referable": 0.5}
+CHANCE_WORDS = {"auroc": "a coin toss", "r2": "always saying the mean", "kappa": "agreement by chance"}
 
 NOT_KNOWN = "–"
 
@@ -79,7 +88,8 @@ def number(value: Any, scale: float = 0.0) -> str:
         return NOT_KNOWN
     size = max(abs(float(value)), abs(scale))
     decimals = 3 if size < 2 else 2 if size < 100 else 1
-    return f"{float(value):.{decimals}f}".replace("-", "−")
+    rounded = round(float(value), decimals) + 0.0  # which is never -0
+    return f"{rounded:.{decimals}f}".replace("-", "−")
 
 
 def signed(value: Any, scale: float = 0.0) -> str:

@@ -110,13 +110,15 @@ def _step(objective: Any, batch: Batch, setting: Compute, device: torch.device) 
     lay_out(objective, setting.channels_last)
     layout = torch.channels_last if setting.channels_last else torch.contiguous_format
     views = tuple(view.to(device).contiguous(memory_format=layout) for view in batch.views)
-    labels = batch.labels.to(device) if batch.labels is not None else None
+    labels, patients = (
+        None if given is None else given.to(device) for given in (batch.labels, batch.patients)
+    )
     text = Tokens(batch.text.ids.to(device), batch.text.mask.to(device)) if batch.text else None
 
     def run() -> None:
         objective.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=setting.precision == "bf16"):
-            loss = objective.loss(Batch(views=views, labels=labels, text=text))
+            loss = objective.loss(Batch(views=views, labels=labels, text=text, patients=patients))
         loss.backward()
 
     return run

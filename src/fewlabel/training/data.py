@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fewlabel.objectives.micle import draw_pairs
+from fewlabel.training.balanced import Members, draw_balanced, members_of_classes
 from fewlabel.training.sentences import Sentences
 from fewlabel.types import FewlabelError
 
@@ -27,13 +28,17 @@ class TrainingSet:
 
     sources: arrays (N_i, C, S, S), uint8 or uint16, read by memory map; one for each collection.
     rows: for each source the rows that take part; N is their total.
-    labels: (N,) int64 (-1 = none) or float32 (NaN = none), in the order of `rows`; None = unlabelled.
+    labels: (N,) int64 (-1 = none) or float32 (NaN = none), or (N, L) int64 of 0 and 1 (-1 = unknown) where an image may
+        have several, in the order of `rows`; None = unlabelled.
     groups: (N,) patient or study of each image, any integers; a batch then holds a group once, and the second view of
         a positive pair is drawn from another image of the group with probability `pair_share` (MICLe). None = all
         views are of the same image.
     texts: what was written about each image; a batch then carries one sentence of each. With the study as group no text
         is the negative of another image of its own study. None = no text.
-    Raises FewlabelError if the sources differ in shape or hold no image.
+    patients: (N,) int64 codes, -1 = unknown, that a batch then names. None = unknown.
+    per_class: K: a batch then holds several classes with K images of each, or more where there are few classes, of
+        different patients as far as there are any; see `draw_balanced`. None = images by chance.
+    Raises FewlabelError if the sources differ in shape or hold no image, or classes cannot be balanced.
     """
 
     sources: tuple[np.ndarray, ...]
@@ -42,6 +47,8 @@ class TrainingSet:
     groups: np.ndarray | None = None
     pair_share: float = 1.0
     texts: Sentences | None = None
+    patients: np.ndarray | None = None
+    per_class: int | None = None
 
     def __post_init__(self) -> None:
         shapes = {source.shape[1:] for source in self.sources}
@@ -52,13 +59,33 @@ class TrainingSet:
                 "There is no image to train on: every row was left out by the split or the filter."
             )
         studies = self.texts.study if self.texts else None
-        for what, given in (("labels", self.labels), ("groups", self.groups), ("texts", studies)):
+        by_image = {
+            "labels": self.labels,
+            "groups": self.groups,
+            "texts": studies,
+            "patients": self.patients,
+        }
+        for what, given in by_image.items():
             if given is not None and len(given) != len(self):
                 raise FewlabelError(
                     f"{len(given)} {what} came with {len(self)} images: one a image is needed."
                 )
         if not 0 <= self.pair_share <= 1:
             raise FewlabelError(f"pair_share is {self.pair_share}: a share from 0 to 1 is needed.")
+        if self.per_class is not None:
+            self._check_balance(self.per_class)
+
+    def _check_balance(self, per_class: int) -> None:
+        if per_class < 2:
+            raise FewlabelError(
+                f"per_class is {per_class}: at least 2 images of a class are needed to be alike."
+            )
+        if self.labels is None or self.groups is not None:
+            raise FewlabelError(
+                f"per_class came {'without labels' if self.labels is None else 'with groups'}: batches are balanced by "
+                "their labels, or drawn by group."
+            )
+        members_of_classes(self.labels)
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.rows)
@@ -83,6 +110,12 @@ class TrainingSet:
         assert self.groups is not None
         return np.unique(self.groups, return_inverse=True)[1]
 
+    @cached_property
+    def _members(self) -> Members:
+        """The images of each class."""
+        assert self.labels is not None
+        return members_of_classes(self.labels)
+
     @property
     def units(self) -> int:
         """How many a batch can be drawn from: images, or groups where there are such."""
@@ -91,9 +124,13 @@ class TrainingSet:
     def batch_indices(self, step: int, batch_size: int, seed: int) -> np.ndarray:
         """The images of one step, (B, 1), or (B, 2) with groups: one column a view, the last for all further views.
 
-        A new permutation each epoch, a shorter last batch dropped. A function of its arguments alone, so that a
-        resumed run draws the same batches.
+        A new permutation each epoch, a shorter last batch dropped; or balanced, each batch drawn anew. A function of
+        its arguments alone, so that a resumed run draws the same batches.
         """
+        if self.per_class is not None:
+            generator = np.random.default_rng(mix_seed("balanced", seed, step))
+            drawn = draw_balanced(self._members, self.patients, batch_size, self.per_class, generator)
+            return drawn[:, None]
         batch_size = min(batch_size, self.units)
         steps_an_epoch = self.units // batch_size
         epoch, position = divmod(step, steps_an_epoch)

@@ -85,10 +85,12 @@ def batches(
         )
         if channels_last and drawn and drawn[0].dim() == 4:
             drawn = tuple(view.contiguous(memory_format=torch.channels_last) for view in drawn)
-        labels = None
-        if data.labels is not None:
-            labels = torch.from_numpy(data.labels[indices[:, 0]]).to(device)
-        yield Batch(views=drawn, labels=labels, text=_texts(piece, data, schedule.seed, device))
+        labels, patients = (
+            None if given is None else torch.from_numpy(given[indices[:, 0]]).to(device)
+            for given in (data.labels, data.patients)
+        )
+        text = _texts(piece, data, schedule.seed, device)
+        yield Batch(views=drawn, labels=labels, text=text, patients=patients)
 
 
 def _texts(piece: Piece, data: TrainingSet, seed: int, device: torch.device) -> Tokens | None:

@@ -181,9 +181,13 @@ def _choose_compute(
             images = data.images(np.arange(count))
             generator = torch.Generator().manual_seed(0)
             drawn = tuple(draw_view(images, one, generator) for one in views_of(objective, views))
-            labels = None if data.labels is None else torch.from_numpy(data.labels[:count])
+            labels, patients = (
+                None if given is None else torch.from_numpy(given[:count])
+                for given in (data.labels, data.patients)
+            )
             text = data.texts.padded(data.texts.first[data.texts.study[:count]]) if data.texts else None
-            _measured[key] = measure_compute(objective, Batch(drawn, labels, text), fabric.device)
+            batch = Batch(drawn, labels, text, patients)
+            _measured[key] = measure_compute(objective, batch, fabric.device)
         chosen = _measured[key] = fabric.broadcast(_measured[key])  # what the first process measured
     if kept and fabric.is_global_zero:
         write_text(kept, json.dumps(asdict(chosen)))
@@ -213,6 +217,7 @@ class _Run:
             "views": asdict(views),
             "images": len(data),
             "sentences": len(data.texts) if data.texts else None,
+            "per_class": data.per_class,
         }
         self.batch_size = min(schedule.batch_size, data.units)
         if self.batch_size < fabric.world_size:

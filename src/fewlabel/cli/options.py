@@ -1,0 +1,235 @@
+"""Options that several commands share: single ones, and groups that make settings."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Out = Annotated[
+    Path, typer.Option("--out", help="Folder for the results; the same command continues an unfinished run.")
+]
+DropLeaks = Annotated[
+    bool, typer.Option("--drop-leaks", help="Leave leaking images out of training instead of stopping.")
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="Work on the Ray cluster at this address; its machines must see the same files."),
+]
+ReportsAt = Annotated[
+    str | None,
+    typer.Option(
+        "--reports", help="A CSV file, a folder of .txt, DICOM or a public set's files; or column:NAME."
+    ),
+]
+TextColumn = Annotated[
+    str | None, typer.Option(help="The column of the reports' table that holds the texts.")
+]
+Grades = Annotated[
+    str | None, typer.Option(help="The target is graded: its grades from least to most, such as 0,1,2,3,4.")
+]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard files.")]
+
+Command = Callable[..., None]
+
+
+def with_options(make: Callable[..., Any], name: str) -> Callable[[Command], Command]:
+    """A decorator: the command has the options of `make` after its own, and is given what `make` makes of them.
+
+    make: a function whose parameters are options. name: the command's parameter for its result.
+    """
+
+    def decorate(command: Command) -> Command:
+        group = inspect.signature(make, eval_str=True).parameters
+        own = inspect.signature(command, eval_str=True).parameters
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            chosen = {key: given.pop(key) for key in group}
+            command(**given, **{name: make(**chosen)})
+
+        shown = [*(option for key, option in own.items() if key != name), *group.values()]
+        asked = [
+            option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in shown
+        ]  # whatever has a default may then come before what has none
+        run.__signature__ = inspect.Signature(asked)  # type: ignore[attr-defined]
+        run.__annotations__ = {option.name: option.annotation for option in asked}
+        return run
+
+    return decorate
+
+
+def pretraining_options(
+    text_encoder: Annotated[
+        str | None, typer.Option(help="A BERT's hub name or folder; by default one of your own texts.")
+    ] = None,
+    frozen_layers: Annotated[
+        int | None, typer.Option(help="Layers of it that stay as they are; half by default.")
+    ] = None,
+    text_view: Annotated[str, typer.Option(help="sentence, clause or section.")] = "sentence",
+    drop_priors: Annotated[
+        bool,
+        typer.Option("--drop-priors", help="Leave out sentences on earlier studies (unchanged, new, ...)."),
+    ] = False,
+    objective: Annotated[
+        str, typer.Option(help="simclr, moco, byol, barlow, vicreg, mae; or convirt, with --reports.")
+    ] = "simclr",
+    encoder: Annotated[str, typer.Option(help="A network that timm knows.")] = "resnet18",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Pretrained weights: a .safetensors file, hf-hub:owner/name, or default."),
+    ] = None,
+    size: Annotated[int, typer.Option(help="Image size in pixels; 64, or less for small images.")] = 64,
+    steps: Annotated[int, typer.Option(help="Pretraining steps.")] = 1000,
+    batch_size: Annotated[int, typer.Option(help="Images in a step; two views are made of each.")] = 256,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(help="Images at a time: less memory, the same loss, one more forward pass."),
+    ] = None,
+    start_size: Annotated[
+        int | None,
+        typer.Option(help="Views begin at this size in pixels and grow to --size; full size by default."),
+    ] = None,
+    head_layers: Annotated[int, typer.Option(help="Layers of the projection head.")] = 2,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="For big networks: less memory, a third more time.")
+    ] = False,
+    positives: Annotated[
+        str, typer.Option(help="views of one image; or two images of one patient, or study.")
+    ] = "views",
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    optimizer: Annotated[str, typer.Option(help="adamw, adam, sgd or lars.")] = "adamw",
+    temperature: Annotated[
+        float | None, typer.Option(help="Temperature of the contrast; 0.2, and 0.1 for convirt.")
+    ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(help="medical; simclr or convirt for those papers'. By default the objective's."),
+    ] = None,
+    flips: Annotated[
+        bool, typer.Option("--flips", help="Left-right flips, where the anatomy allows them.")
+    ] = False,
+    loss: Annotated[str, typer.Option(help="nt-xent (the paper's) or info-nce.")] = "nt-xent",
+    seed: Annotated[int, typer.Option(help="Seed of split, weights, views and order.")] = 0,
+) -> Any:
+    """`PretrainSettings` of the options. Raises FewlabelError for a word that is none of those allowed."""
+    from typing import cast, get_args
+
+    from fewlabel.pipeline import PretrainSettings
+    from fewlabel.pipeline.settings import ObjectiveName, TextSettings
+
+    one_of("--text-view", text_view, ("sentence", "clause", "section"))
+    one_of("--views", views or "medical", ("medical", "simclr", "convirt"))
+    one_of("--objective", objective, get_args(ObjectiveName))
+    one_of("--positives", positives, ("views", "patient", "study"))
+    one_of("--loss", loss, ("nt-xent", "info-nce"))
+    one_of("--optimizer", optimizer, ("adamw", "adam", "sgd", "lars"))
+    return PretrainSettings(
+        text=TextSettings(text_encoder, frozen_layers, cast(Any, text_view), drop_priors=drop_priors),
+        objective=cast(Any, objective),
+        encoder=encoder,
+        weights=weights,
+        size_px=size,
+        steps=steps,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        start_size_px=start_size,
+        head_layers=head_layers,
+        checkpointing=checkpointing,
+        positives=cast(Any, positives),
+        learning_rate=learning_rate,
+        optimizer=cast(Any, optimizer),
+        temperature=temperature,
+        views=cast(Any, views),
+        flips=flips,
+        loss=cast(Any, loss),
+        seed=seed,
+    )
+
+
+def evaluation_options(
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help='Sentences for each class in a JSON file: {"class": ["sentence", ...], ...}.'),
+    ] = None,
+    grades: Grades = None,
+    referable: Annotated[
+        str | None,
+        typer.Option(help="With --grades: the grade from which on an image is referable; the middle one."),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Evaluate on these images only: an SQL expression over the columns.")
+    ] = None,
+    budgets: Annotated[
+        str | None, typer.Option(help="Numbers of labels, such as 10,50,250; all labels are added.")
+    ] = None,
+    headline_budget: Annotated[
+        int,
+        typer.Option(
+            help="The report's first sentence is about the budget nearest to this; fix it beforehand."
+        ),
+    ] = 50,
+    seeds: Annotated[int, typer.Option(help="How often labels are drawn and networks initialised.")] = 5,
+    validation_labels: Annotated[
+        int | None, typer.Option(help="Use at most this many validation labels; all by default.")
+    ] = None,
+    no_supervised: Annotated[
+        bool, typer.Option("--no-supervised", help="Leave out training from scratch, the slowest arm.")
+    ] = False,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="probe; or also: simclr-v2, fine-tune and distil; metric, Siamese and triplets; grading."
+        ),
+    ] = "probe",
+    student: Annotated[
+        str, typer.Option(help="With simclr-v2: network of the small student, by timm's name.")
+    ] = "resnet18",
+) -> Any:
+    """`EvaluateSettings` of the options, with no target yet. Raises FewlabelError as `pretraining_options` does."""
+    from typing import cast, get_args
+
+    from fewlabel.pipeline import EvaluateSettings, SimCLRv2Settings
+    from fewlabel.pipeline.evaluating import Recipe
+    from fewlabel.types import FewlabelError
+
+    one_of("--recipe", recipe, get_args(Recipe))
+    try:
+        numbers = (
+            tuple(int(part) for part in budgets.split(",") if part.strip() != "all") if budgets else None
+        )
+    except ValueError:
+        raise FewlabelError(
+            f"--budgets is {budgets!r}: give whole numbers with commas between, such as 10,50,250."
+        ) from None
+    return EvaluateSettings(
+        "",
+        where,
+        numbers,
+        seeds,
+        headline_budget=headline_budget,
+        validation_labels=validation_labels,
+        supervised=not no_supervised,
+        recipe=cast(Any, recipe),
+        simclr_v2=SimCLRv2Settings(student=student),
+        prompts=str(prompts) if prompts else None,
+        grades=split_words(grades),
+        referable=referable,
+    )
+
+
+def split_words(given: str | None) -> tuple[str, ...] | None:
+    """Words with commas between; None stays."""
+    return tuple(word.strip() for word in given.split(",")) if given else None
+
+
+def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise FewlabelError unless the value of an option is one of those allowed."""
+    from fewlabel.types import FewlabelError
+
+    if value not in allowed:
+        raise FewlabelError(f"{option} is {value!r}: use {', '.join(allowed[:-1])} or {allowed[-1]}.")

@@ -1,0 +1,156 @@
+"""Commands that train and evaluate."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fewlabel.cli.options import (
+    Cluster,
+    DropLeaks,
+    Out,
+    ReportsAt,
+    TensorBoard,
+    TextColumn,
+    evaluation_options,
+    pretraining_options,
+    with_options,
+)
+from fewlabel.cli.program import app
+from fewlabel.cli.progress import Bar, is_terminal
+
+
+@app.command()
+@with_options(evaluation_options, "evaluation")
+@with_options(pretraining_options, "pretraining")
+def learn(
+    collection: Annotated[
+        Path, typer.Argument(help="A collection made by fewlabel import, or a folder of images.")
+    ],
+    pretraining: Any,
+    evaluation: Any,
+    target: Annotated[
+        str | None,
+        typer.Option(help='A label column, "column=value" or "column>number"; the only one by default.'),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results, below runs/ by default; the same command continues it."),
+    ] = None,
+    reports: ReportsAt = None,
+    text_column: TextColumn = None,
+    pretrain_on: Annotated[
+        list[Path] | None, typer.Option(help="A further collection to pretrain on; may be repeated.")
+    ] = None,
+    pretraining_seeds: Annotated[int, typer.Option(help="How many encoders to pretrain.")] = 1,
+    drop_leaks: DropLeaks = False,
+    tensorboard: TensorBoard = False,
+) -> None:
+    """The main job: pretrain without labels, learn from few, evaluate, and write report.html."""
+    from fewlabel import pipeline
+
+    with Bar("evaluating") as progress:
+        learned = pipeline.learn(
+            collection,
+            target,
+            out,
+            reports=reports,
+            text_column=text_column,
+            pretrain_on=pretrain_on or (),
+            pretraining=pretraining,
+            evaluation=evaluation,
+            pretraining_seeds=pretraining_seeds,
+            drop_leaks=drop_leaks,
+            tensorboard=tensorboard,
+            bar=is_terminal(),
+            progress=progress,
+        )
+    _print_learned(learned)
+
+
+@app.command()
+@with_options(pretraining_options, "settings")
+def pretrain(
+    collections: Annotated[list[Path], typer.Argument(help="One or more collections.")],
+    out: Out,
+    settings: Any,
+    reports: ReportsAt = None,
+    text_column: TextColumn = None,
+    drop_leaks: DropLeaks = False,
+    tensorboard: TensorBoard = False,
+    cluster: Cluster = None,
+    processes: Annotated[int, typer.Option(help="With --cluster: processes that train together.")] = 1,
+) -> None:
+    """Pretrain an encoder without labels; test patients are held out of every collection."""
+    from fewlabel import pipeline
+    from fewlabel.collection import Collection
+    from fewlabel.processes import launched_rank
+    from fewlabel.types import FewlabelError
+
+    opened = [Collection.open(path) for path in collections]
+    texts = pipeline.paired_texts(opened[0], reports, settings.text, text_column) if reports else None
+    if cluster and texts:
+        raise FewlabelError("--cluster came with --reports, which it does not take yet: leave --cluster out.")
+    if cluster:
+        pretrained = pipeline.pretrain_on_cluster(
+            opened, out, settings, address=cluster, processes=processes, drop=drop_leaks
+        )
+    else:
+        pretrained = pipeline.pretrain(
+            opened,
+            out,
+            settings,
+            texts=texts,
+            drop=drop_leaks,
+            tensorboard=tensorboard,
+            progress=is_terminal() and launched_rank() == 0,
+        )
+    if launched_rank() != 0:
+        return
+    for warning in pretrained.fit.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{pretrained.fit.steps} steps on {pretrained.images} images: {out / 'encoder.safetensors'}")
+
+
+@app.command()
+@with_options(evaluation_options, "settings")
+def evaluate(
+    collection: Annotated[Path, typer.Argument(help="A collection with labels.")],
+    target: Annotated[
+        str, typer.Option("--target", help='A label column, or "column=value", or "column>number".')
+    ],
+    model: Annotated[Path, typer.Option(help="A run made by fewlabel pretrain or learn.")],
+    out: Out,
+    settings: Any,
+    reports: ReportsAt = None,
+    text_column: TextColumn = None,
+    drop_leaks: DropLeaks = False,
+    cluster: Cluster = None,
+) -> None:
+    """Evaluate a pretrained encoder on a target, against its baselines, and write report.html."""
+    from fewlabel import pipeline
+
+    with Bar("evaluating") as progress:
+        learned = pipeline.evaluate(
+            collection,
+            target,
+            model,
+            out,
+            evaluation=settings,
+            reports=reports,
+            text_column=text_column,
+            drop_leaks=drop_leaks,
+            cluster=cluster,
+            progress=progress,
+        )
+    _print_learned(learned)
+
+
+def _print_learned(learned: Any) -> None:
+    for warning in learned.results["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(learned.headline)
+    print(f"report: {learned.report}")
