@@ -4,8 +4,8 @@
       + lambda_u mean over all of [max_k q_k >= tau] cross-entropy(f(strong(x)), argmax_k q_k),
 
 q = softmax f(weak(x)), with no gradient through it. The mean of the second term is over all images, sure or not.
-Departures: strong views are smaller crops, larger turns and changes of exposure than the weak ones; RandAugment's colour
-operations have no meaning for grey images. The mean is over labelled and unlabelled images of one batch.
+Departures: strong views have smaller crops, larger turns and changes of exposure than the weak ones; the colours of
+RandAugment have no meaning for grey images. The mean is over labelled and unlabelled images of one batch.
 """
 
 from __future__ import annotations
