@@ -91,7 +91,7 @@ def test_a_batch_names_its_patients_and_their_labels() -> None:
     data, plan = data_of(labels, patients), schedule(batch_size=12)
     pieces = pieces_of(0, data, plan, SIZE_PX)
     batch = next(
-        batches(pieces, data, plain_view(SIZE_PX), 1, plan, device=torch.device("cpu"), channels_last=False)
+        batches(pieces, data, (plain_view(SIZE_PX),), plan, device=torch.device("cpu"), channels_last=False)
     )
     rows = pieces[0].indices[:, 0]
     assert batch.patients is not None
