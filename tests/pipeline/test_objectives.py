@@ -31,6 +31,13 @@ def test_the_names_are_those_of_all_objectives_that_need_no_labels() -> None:
     assert set(OBJECTIVE_TITLES) == set(get_args(ObjectiveName))
 
 
+@pytest.mark.parametrize("name", ["autoencoder", "vae"])
+@pytest.mark.parametrize("wrong", [{"size_px": 20}, {"start_size_px": 8}])
+def test_images_are_made_of_one_size_that_8_divides(name: str, wrong: dict[str, int]) -> None:
+    with pytest.raises(FewlabelError, match="makes images of one size that 8 divides"):
+        replace(settings_for(name), **wrong)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_pretrains(name: str, chest: Collection, tmp_path: Path) -> None:
     made = pretrain([chest], tmp_path, settings_for(name))

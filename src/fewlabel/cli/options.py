@@ -76,7 +76,10 @@ def pretraining_options(
         typer.Option("--drop-priors", help="Leave out sentences on earlier studies (unchanged, new, ...)."),
     ] = False,
     objective: Annotated[
-        str, typer.Option(help="simclr, moco, byol, barlow, vicreg, mae; or convirt, with --reports.")
+        str,
+        typer.Option(
+            help="simclr, moco, byol, barlow, vicreg, mae, autoencoder, vae; convirt with --reports."
+        ),
     ] = "simclr",
     encoder: Annotated[str, typer.Option(help="A network that timm knows.")] = "resnet18",
     weights: Annotated[

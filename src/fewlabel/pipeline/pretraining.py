@@ -15,7 +15,18 @@ from torch import nn
 from fewlabel.cluster import train_on_cluster
 from fewlabel.collection import Collection
 from fewlabel.networks import Encoder
-from fewlabel.objectives import BYOL, MAE, BarlowTwins, MoCo, SimCLR, VICReg, info_nce, nt_xent
+from fewlabel.objectives import (
+    BYOL,
+    MAE,
+    VAE,
+    Autoencoder,
+    BarlowTwins,
+    MoCo,
+    SimCLR,
+    VICReg,
+    info_nce,
+    nt_xent,
+)
 from fewlabel.pipeline.pairs import make_pairs, texts_fingerprint
 from fewlabel.pipeline.runs import read_history, read_json, versions, write_json, write_split
 from fewlabel.pipeline.separation import THUMBNAILS, separate, write_thumbnails
@@ -304,7 +315,9 @@ def _objective(settings: PretrainSettings, images: int) -> Any:
             # A queue as long as the collection would hold each image's own older keys as negatives.
             queue_size = min(4096, max(settings.batch_size, images // 2))
             return MoCo(encoder, head_layers=layers, temperature=temperature, queue_size=queue_size)
-        others = {"byol": BYOL, "barlow": BarlowTwins, "vicreg": VICReg, "mae": MAE}
+        others: dict[str, Callable[[Encoder], Any]] = {
+            "byol": BYOL, "barlow": BarlowTwins, "vicreg": VICReg, "mae": MAE, "autoencoder": Autoencoder, "vae": VAE
+        }  # fmt: skip
         return others[settings.objective](encoder)
 
 

@@ -18,7 +18,7 @@ from fewlabel.views import ViewSettings, convirt_views, medical_views, simclr_vi
 
 LossName = Literal["nt-xent", "info-nce"]
 ViewName = Literal["medical", "simclr", "convirt"]
-ObjectiveName = Literal["simclr", "moco", "byol", "barlow", "vicreg", "mae", "convirt"]
+ObjectiveName = Literal["simclr", "moco", "byol", "barlow", "vicreg", "mae", "autoencoder", "vae", "convirt"]
 OBJECTIVE_TITLES: dict[ObjectiveName, str] = {
     "simclr": "SimCLR",
     "moco": "MoCo v2",
@@ -26,9 +26,14 @@ OBJECTIVE_TITLES: dict[ObjectiveName, str] = {
     "barlow": "Barlow Twins",
     "vicreg": "VICReg",
     "mae": "MAE",
+    "autoencoder": "Autoencoder",
+    "vae": "VAE",
     "convirt": "ConVIRT",
 }
 """For people."""
+ONE_VIEW = ("mae", "autoencoder", "vae", "convirt")
+DECODING = ("autoencoder", "vae")
+"""Those that look at one view of an image, and those that make images of one size."""
 Positives = Literal["views", "patient", "study"]
 TextView = Literal["sentence", "clause", "section"]
 
@@ -109,7 +114,7 @@ class PretrainSettings:
         check_range("seed", self.seed, 0, 2**32 - 1)
         check_range("micro_batch", self.micro_batch, 1)
         check_range("start_size_px", self.start_size_px, 8, self.size_px)
-        if self.objective in ("mae", "convirt") and self.positives != "views":
+        if self.objective in ONE_VIEW and self.positives != "views":
             raise FewlabelError(
                 f"{OBJECTIVE_TITLES[self.objective]} looks at one view of an image, so positives have no meaning for "
                 "it: leave positives at views, or choose another objective."
@@ -118,6 +123,11 @@ class PretrainSettings:
             raise FewlabelError(
                 f"{self.encoder} takes images of one size only, and views were to grow from {self.start_size_px} px: "
                 "leave start_size_px out, or choose a convolutional network."
+            )
+        if self.objective in DECODING and (self.start_size_px is not None or self.size_px % 8):
+            raise FewlabelError(
+                f"{OBJECTIVE_TITLES[self.objective]} makes images of one size that 8 divides, and size_px is "
+                f"{self.size_px}, start_size_px {self.start_size_px}: choose such a size, and leave start_size_px out."
             )
         for name, number in (("learning_rate", self.learning_rate), ("temperature", self.temperature)):
             if number is not None and not (math.isfinite(number) and number > 0):
