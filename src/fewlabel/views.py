@@ -117,6 +117,24 @@ def light_views(size_px: int, *, flips: bool = False) -> ViewSettings:
     )
 
 
+def strong_views(views: ViewSettings) -> ViewSettings:
+    """The same views with much smaller crops, larger turns, and strong changes of exposure, blur, noise (FixMatch)."""
+    return replace(
+        views,
+        crop_area=(0.3, 1.0),
+        crop_aspect=(3 / 4, 4 / 3),
+        rotation_deg=30.0,
+        shift=0.1,
+        jitter_probability=1.0,
+        brightness=0.6,
+        contrast=0.6,
+        gamma=0.5,
+        blur_probability=0.5,
+        blur_sigma_px=(0.1, 1.5),
+        noise=0.1,
+    )
+
+
 def convirt_views(size_px: int = 224, *, flips: bool = True) -> ViewSettings:
     """ConVIRT's image views (arXiv:2010.00747, section 3): crop, flip, affine map, brightness and contrast, blur.
 

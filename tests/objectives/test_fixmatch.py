@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from fewlabel.networks import Encoder, EncoderSettings
-from fewlabel.objectives.fixmatch import FixMatch, pseudo_label_loss, strong_views
+from fewlabel.objectives.fixmatch import FixMatch, pseudo_label_loss
 from fewlabel.training import TrainingSet, fit
 from fewlabel.types import Batch, FewlabelError, Schedule
-from fewlabel.views import light_views
+from fewlabel.views import light_views, strong_views
 
 
 def fixmatch(**arguments: float) -> FixMatch:

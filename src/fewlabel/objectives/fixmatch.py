@@ -10,40 +10,21 @@ RandAugment have no meaning for grey images. The mean is over labelled and unlab
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from fewlabel.networks import Encoder
 from fewlabel.objectives.pairs import two_views
+from fewlabel.objectives.supervised import labelled_cross_entropy
 from fewlabel.types import Batch, FewlabelError
-from fewlabel.views import ViewSettings
+from fewlabel.views import ViewSettings, strong_views
 
 
 def pseudo_label_loss(weak: torch.Tensor, strong: torch.Tensor, *, threshold: float) -> torch.Tensor:
     """The second term without lambda_u: logits (B, K) of weak and strong views -> scalar."""
     sure, said = weak.detach().float().softmax(1).max(1)
     return (F.cross_entropy(strong.float(), said, reduction="none") * (sure >= threshold)).mean()
-
-
-def strong_views(views: ViewSettings) -> ViewSettings:
-    """The same views with much smaller crops, larger turns, and strong changes of exposure, blur and noise."""
-    return replace(
-        views,
-        crop_area=(0.3, 1.0),
-        crop_aspect=(3 / 4, 4 / 3),
-        rotation_deg=30.0,
-        shift=0.1,
-        jitter_probability=1.0,
-        brightness=0.6,
-        contrast=0.6,
-        gamma=0.5,
-        blur_probability=0.5,
-        blur_sigma_px=(0.1, 1.5),
-        noise=0.1,
-    )
 
 
 class FixMatch(nn.Module):
@@ -79,10 +60,7 @@ class FixMatch(nn.Module):
             2
         )  # joint batch statistics
         loss = self.weight * pseudo_label_loss(weak, strong, threshold=self.threshold)
-        known = batch.labels >= 0 if batch.labels is not None else None
-        if batch.labels is None or known is None or not known.any():
-            return loss + weak.sum() * 0.0
-        return loss + F.cross_entropy(weak[known].float(), batch.labels[known])
+        return loss + labelled_cross_entropy(weak.float(), batch.labels)
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (B, K) of images x (B, C, H, W)."""

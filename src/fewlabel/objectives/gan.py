@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +27,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from fewlabel.networks import Encoder
 from fewlabel.networks.decoders import Decoder
+from fewlabel.objectives.freezing import FreezableEncoder
 from fewlabel.objectives.momentum import follow, frozen_copy
+from fewlabel.objectives.supervised import labelled_cross_entropy
 from fewlabel.types import Batch, FewlabelError
 
 
@@ -49,7 +50,7 @@ def feature_matching(real: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
     return (real.float().mean(0) - made.float().mean(0)).square().mean()
 
 
-class GAN(nn.Module):
+class GAN(FreezableEncoder):
     """A generator, and an encoder with a classifier as the discriminator; two steps a batch.
 
     classes: K. latent_dim: of z, standard normal. real_target: in (0.5, 1]. spectral: spectral normalisation of the
@@ -94,23 +95,6 @@ class GAN(nn.Module):
                 if isinstance(layer, nn.Conv2d | nn.Linear):
                     spectral_norm(layer)
 
-        self.encoder_is_frozen = False
-
-    def freeze_encoder(self, frozen: bool = True) -> None:
-        """Have generator and classifier learn alone: the encoder takes no gradient and stays in evaluation mode, so
-        that its batch statistics and spectral norms stay too. False: all learn.
-        """
-        self.encoder_is_frozen = frozen
-        self.encoder.requires_grad_(not frozen)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """As of any module, but a frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        if self.encoder_is_frozen:
-            self.encoder.eval()
-        return self
-
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """ "encoder" (the extractor), "head" and "generator"."""
         parts = {"encoder": self.encoder, "head": self.head, "generator": self.generator}
@@ -135,10 +119,7 @@ class GAN(nn.Module):
         logits = self.predict(torch.cat([x, made])).float()  # joint batch statistics
         real, fake = logits[: len(x)], logits[len(x) :]
         loss = discriminator_loss(real, fake, real_target=self.real_target)
-        known = labels >= 0 if labels is not None else None
-        if labels is None or known is None or not known.any():
-            return loss
-        return loss + F.cross_entropy(real[known], labels[known])
+        return loss + labelled_cross_entropy(real, labels)
 
     def _generator(self, x: torch.Tensor, made: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         features = self.encoder(torch.cat([x, made]))

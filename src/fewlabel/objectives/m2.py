@@ -22,6 +22,7 @@ from torch import nn
 from fewlabel.networks import Encoder
 from fewlabel.networks.decoders import Decoder
 from fewlabel.objectives.likelihoods import Likelihood, gaussian
+from fewlabel.objectives.supervised import labelled_cross_entropy
 from fewlabel.objectives.vae import drawn, kl_to_standard_normal
 from fewlabel.types import Batch, FewlabelError
 
@@ -83,14 +84,11 @@ class M2(nn.Module):
         log_q = F.log_softmax(self.to_class(h).float(), dim=1)
         bounds = torch.stack([self.bound(x, h, y) for y in range(self.classes)], dim=1)  # (B, K)
         per_image = unlabelled_bound(bounds, log_q)
-        if batch.labels is None:
-            return -per_image.mean() / x[0].numel()
-        known = batch.labels >= 0
-        own = bounds.gather(1, batch.labels.clamp(min=0)[:, None])[:, 0]
-        loss = -torch.where(known, own, per_image).mean() / x[0].numel()
-        if not known.any():
-            return loss
-        return loss + self.alpha * F.nll_loss(log_q[known], batch.labels[known])
+        if batch.labels is not None:
+            own = bounds.gather(1, batch.labels.clamp(min=0)[:, None])[:, 0]
+            per_image = torch.where(batch.labels >= 0, own, per_image)
+        loss = -per_image.mean() / x[0].numel()
+        return loss + self.alpha * labelled_cross_entropy(log_q, batch.labels)
 
     def bound(self, x: torch.Tensor, h: torch.Tensor, y: int) -> torch.Tensor:
         """-L(x, y) with one draw of z, (B,) nats, of images x (B, C, H, W) with features h (B, F), all of class y."""

@@ -17,6 +17,7 @@ from torch import nn
 from fewlabel.networks import Encoder
 from fewlabel.objectives.momentum import follow, frozen_copy
 from fewlabel.objectives.pairs import two_views
+from fewlabel.objectives.supervised import labelled_cross_entropy
 from fewlabel.types import Batch, FewlabelError
 
 
@@ -71,11 +72,8 @@ class MeanTeacher(nn.Module):
         logits = self.head(self.encoder(x1)).float()
         with torch.no_grad():
             said = self.teacher_head(self.teacher_encoder(x2))
-        loss = self.weight * self.strength * consistency(logits, said)
-        known = batch.labels >= 0 if batch.labels is not None else None
-        if batch.labels is None or known is None or not known.any():
-            return loss
-        return loss + F.cross_entropy(logits[known], batch.labels[known])
+        apart = self.weight * self.strength * consistency(logits, said)
+        return apart + labelled_cross_entropy(logits, batch.labels)
 
     def after_step(self, step: int, steps: int) -> None:
         """The teacher follows, early at the mean of all steps so far; the consistency gains weight."""

@@ -10,17 +10,34 @@ rate * d^k (Howard and Ruder 2018, arXiv:1801.06146, section 3.2; by blocks as i
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from fewlabel.networks import Encoder, HeadedEncoder, OrdinalHead
+from fewlabel.objectives.freezing import FreezableEncoder
 from fewlabel.types import Batch, FewlabelError
 
 
-class Supervised(nn.Module):
+def labelled_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor | None, *, weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean cross-entropy over the rows with a label; exactly 0, with gradients of 0, where there is none.
+
+    logits: (B, K). labels: (B,) int64, -1 = none; None = none at all. weight: (K,) of the classes, None = all equal.
+    Returns a scalar. Raises FewlabelError for a label of K or more.
+    """
+    known = None if labels is None else labels >= 0
+    if labels is None or known is None or not known.any():
+        return logits.sum() * 0.0
+    if int(labels.max()) >= logits.shape[1]:
+        raise FewlabelError(
+            f"A label is {int(labels.max())}, but there are {logits.shape[1]} classes: labels run from 0."
+        )
+    return F.cross_entropy(logits[known], labels[known], weight=weight)
+
+
+class Supervised(FreezableEncoder):
     """An encoder with one linear layer on top.
 
     encoder: anything with `.dim`, from images to features; an `Encoder`, or one with a part of its projection head.
@@ -62,37 +79,14 @@ class Supervised(nn.Module):
         self.head = OrdinalHead(encoder.dim, classes) if ordinal else nn.Linear(encoder.dim, classes or 1)
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.layer_decay, self.head_warmup_steps = layer_decay, head_warmup_steps
-        self.encoder_is_frozen = False
-
-    def freeze_encoder(self, frozen: bool = True) -> None:
-        """Have the last layer learn alone: the encoder takes no gradient and stays in evaluation mode, so that its
-        batch statistics stay too. False: all of the encoder learns.
-        """
-        self.encoder_is_frozen = frozen
-        self.encoder.requires_grad_(not frozen)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """As of any module, but a frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        if self.encoder_is_frozen:
-            self.encoder.eval()
-        return self
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Scalar loss over the labelled rows; exactly 0, with gradients of 0, when the batch has no label."""
-        if batch.labels is None:
-            return self.predict(batch.views[0]).sum() * 0.0
         output = self.predict(batch.views[0]).float()  # (B, K) or (B, 1)
         if self.classes:
-            known = batch.labels >= 0
-            if not known.any():
-                return output.sum() * 0.0
-            if int(batch.labels.max()) >= self.classes:
-                raise FewlabelError(
-                    f"A label is {int(batch.labels.max())}, but there are {self.classes} classes: labels run from 0."
-                )
-            return F.cross_entropy(output[known], batch.labels[known], weight=self.class_weights)
+            return labelled_cross_entropy(output, batch.labels, weight=self.class_weights)
+        if batch.labels is None:
+            return output.sum() * 0.0
         known = ~torch.isnan(batch.labels)
         if not known.any():
             return output.sum() * 0.0

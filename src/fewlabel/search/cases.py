@@ -24,7 +24,6 @@ _STORAGE = (
 """Columns of a collection that say where a file or a record lies and nothing of the case."""
 HASHES = ("pixel_hash", "facts_hash")
 """Columns that tell whether a case has changed since."""
-IDS = ("case_id", "patient_id", "study_id")
 _FRIENDLY = {
     "view": re.compile(r"view([ _-]*position)?|projection", re.IGNORECASE),
     "age": re.compile(r"(patient[ _-]*)?age([ _-]*\(?(in[ _-]*)?(years?|y)\)?)?", re.IGNORECASE),
