@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from torch import nn
 
@@ -10,7 +10,7 @@ from torch import nn
 class FreezableEncoder(nn.Module):
     """What such objectives inherit; they set `encoder`."""
 
-    encoder: nn.Module
+    encoder: Any
     encoder_is_frozen = False
 
     def freeze_encoder(self, frozen: bool = True) -> None:
