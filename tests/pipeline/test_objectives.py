@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 from tiny_runs import QUICK, TINY
 
 from fewlabel.collection import Collection
@@ -14,7 +15,7 @@ from fewlabel.networks.encoders import Encoder
 from fewlabel.objectives import OBJECTIVES
 from fewlabel.pipeline import learn, pretrain
 from fewlabel.pipeline.settings import OBJECTIVE_TITLES, ObjectiveName
-from fewlabel.training.weights import load_encoder
+from fewlabel.training.weights import load_encoder, load_reconstructor
 from fewlabel.types import FewlabelError
 
 NAMES = [
@@ -44,6 +45,19 @@ def test_each_pretrains(name: str, chest: Collection, tmp_path: Path) -> None:
     assert made.fit.steps == TINY.steps
     assert isinstance(load_encoder(tmp_path / "encoder.safetensors"), Encoder)
     assert (tmp_path / "head.safetensors").exists() == (name == "simclr")
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "vae"])
+def test_the_decoder_is_kept(name: str, chest: Collection, tmp_path: Path) -> None:
+    made = pretrain([chest], tmp_path, settings_for(name))
+    again = pretrain([chest], tmp_path, settings_for(name))
+    assert made.reconstructor
+    assert again.reconstructor
+    x = torch.rand(4, 1, TINY.size_px, TINY.size_px)
+    with torch.no_grad():
+        torch.testing.assert_close(again.reconstructor.reconstruct(x), made.reconstructor.reconstruct(x))
+    with pytest.raises(FewlabelError, match="no autoencoder or VAE that fits"):
+        load_reconstructor(tmp_path / "encoder.safetensors", made.encoder)
 
 
 @pytest.mark.slow

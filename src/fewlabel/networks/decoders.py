@@ -28,7 +28,7 @@ class Decoder(nn.Module):
                 f"Images of {size_px} px were to be decoded: a side that 8 divides is needed, such as "
                 f"{max(8, round(size_px / 8) * 8)}."
             )
-        self.size_px, self.channels, self.in_dim = size_px, channels, in_dim
+        self.size_px, self.channels, self.in_dim, self.width = size_px, channels, in_dim, width
         self.lowest = (8 * width, size_px // 8, size_px // 8)
         self.first = nn.Linear(in_dim, 8 * width * (size_px // 8) ** 2)
         layers: list[nn.Module] = [nn.BatchNorm2d(8 * width), nn.ReLU(inplace=True)]

@@ -31,6 +31,7 @@ from fewlabel.pipeline.pairs import make_pairs, texts_fingerprint
 from fewlabel.pipeline.runs import read_history, read_json, versions, write_json, write_split
 from fewlabel.pipeline.separation import THUMBNAILS, separate, write_thumbnails
 from fewlabel.pipeline.settings import (
+    DECODING,
     OBJECTIVE_TITLES,
     LossName,
     Positives,
@@ -50,7 +51,17 @@ from fewlabel.splits import (
 )
 from fewlabel.tasks.image_text import ImageText, load_image_text
 from fewlabel.training import Compute, FitResult, TrainingSet, fit, mix_seed
-from fewlabel.training.weights import ENCODER, HEAD, load_encoder, load_head, save_encoder, save_head
+from fewlabel.training.weights import (
+    ENCODER,
+    HEAD,
+    RECONSTRUCTOR,
+    load_encoder,
+    load_head,
+    load_reconstructor,
+    save_encoder,
+    save_head,
+    save_reconstructor,
+)
 from fewlabel.types import JSON, FewlabelError
 
 IMAGE_TEXT = "image-text"
@@ -62,7 +73,8 @@ class Pretrained:
 
     splits: one a collection, in the order given; test rows took no part in pretraining.
     store_px: size of the images that views are drawn from. head: the projection head, where it was kept.
-    image_text: both towers, where images were learned from texts.
+    image_text: both towers, where images were learned from texts. reconstructor: encoder and decoder together, where
+    the objective was an autoencoder or VAE.
     """
 
     encoder: Encoder
@@ -73,6 +85,7 @@ class Pretrained:
     images: int = 0
     head: nn.Sequential | None = None
     image_text: ImageText | None = None
+    reconstructor: Autoencoder | VAE | None = None
 
 
 def longest_sides(collection: Collection) -> np.ndarray:
@@ -181,13 +194,18 @@ def pretrain(
     encoder = objective.encoder.eval()
     head = objective.head.eval() if settings.objective == "simclr" else None
     image_text = None if texts is None else ImageText.of(objective, size_px=settings.size_px)
-    pretrained = Pretrained(encoder, settings, store_px, splits, result, images, head, image_text)
+    reconstructor = objective.eval() if isinstance(objective, Autoencoder | VAE) else None
+    pretrained = Pretrained(
+        encoder, settings, store_px, splits, result, images, head, image_text, reconstructor
+    )
     if not first:
         return pretrained
     if head is not None:
         save_head(head, out / HEAD)
     if image_text is not None:
         image_text.save(out / IMAGE_TEXT)
+    if reconstructor is not None:
+        save_reconstructor(reconstructor, out / RECONSTRUCTOR)
     save_encoder(encoder, out / ENCODER)
     write_json(
         out / "pretrain.json",
@@ -275,8 +293,10 @@ def kept_pretrained(
     folder: Path, settings: PretrainSettings, store_px: int, splits: list[Split], images: int
 ) -> Pretrained:
     """What the finished run in `folder` gave. Raises FewlabelError where a file is damaged."""
+    encoder = load_encoder(folder / ENCODER)
+    decoded = settings.objective in DECODING
     return Pretrained(
-        load_encoder(folder / ENCODER),
+        encoder,
         settings,
         store_px,
         splits,
@@ -284,6 +304,7 @@ def kept_pretrained(
         images,
         load_head(folder / HEAD) if (folder / HEAD).exists() else None,
         load_image_text(folder / IMAGE_TEXT) if (folder / IMAGE_TEXT).exists() else None,
+        load_reconstructor(folder / RECONSTRUCTOR, encoder) if decoded else None,
     )
 
 

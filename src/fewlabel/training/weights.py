@@ -9,13 +9,16 @@ from pathlib import Path
 from torch import nn
 
 from fewlabel.networks import Encoder, EncoderSettings, mlp_head
+from fewlabel.objectives import VAE, Autoencoder
 from fewlabel.training.checkpoint import load_tensors, save_tensors
 from fewlabel.training.compute import channels_last
 from fewlabel.types import FewlabelError
 
 ENCODER = "encoder.safetensors"
 HEAD = "head.safetensors"
+RECONSTRUCTOR = "reconstructor.safetensors"
 """Names of these files in the folders of runs and models."""
+_RECONSTRUCTORS: dict[str, type[Autoencoder] | type[VAE]] = {kind.name: kind for kind in (Autoencoder, VAE)}
 _EARLIER = {"hidden_norm": True, "last_norm": True, "last_bias": False}
 """The kind of heads that were written before it was kept in the file."""
 
@@ -84,3 +87,33 @@ def load_head(path: Path) -> nn.Sequential:
 def _head_of(widths: list[int], norms: dict[str, bool]) -> nn.Sequential:
     first, *hidden, last = widths
     return mlp_head(first, hidden[0] if hidden else last, last, layers=len(hidden) + 1, **norms)
+
+
+def save_reconstructor(reconstructor: Autoencoder | VAE, path: Path) -> None:
+    """What an autoencoder or VAE has beside its encoder, which `save_encoder` keeps."""
+    state = {
+        key: value for key, value in reconstructor.state_dict().items() if not key.startswith("encoder.")
+    }
+    decoder = reconstructor.decoder
+    told = {"kind": reconstructor.name, "latent_dim": decoder.in_dim, "width": decoder.width}
+    save_tensors(state, path, {"reconstructor": json.dumps(told)})
+
+
+def load_reconstructor(path: Path, encoder: Encoder) -> Autoencoder | VAE:
+    """What `save_reconstructor` wrote, around the encoder that was trained with it, and in evaluation mode.
+
+    A VAE has the Gaussian likelihood. Raises FewlabelError if the file is missing, damaged, something else, or of
+    another encoder.
+    """
+    tensors, metadata = load_tensors(path)
+    try:
+        told = json.loads(metadata["reconstructor"])
+        kind = _RECONSTRUCTORS[told["kind"]]
+        reconstructor = kind(encoder, latent_dim=told["latent_dim"], width=told["width"])
+        own = {f"encoder.{key}": value for key, value in encoder.state_dict().items()}
+        reconstructor.load_state_dict({**tensors, **own})
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise FewlabelError(
+            f"{path} holds no autoencoder or VAE that fits its encoder: pretrain again with one of them."
+        ) from error
+    return reconstructor.eval()
