@@ -15,8 +15,8 @@ def retrieval(content: JSON | None) -> str:
     if content is None:
         return "Not measured yet."
     parts = [
-        f"Made vectors of {content['dim']} numbers; the {content['k']} nearest of queries that the index does not hold. "
-        "Recall is the share of the true nearest that were found. Latency: one query at a time, median / 99th "
+        f"Made vectors of {content['dim']} numbers; the {content['k']} nearest of queries that the index does not "
+        "hold. Recall is the share of the true nearest that were found. Latency: one query at a time, median / 99th "
         "percentile.",
         markdown_table(
             [

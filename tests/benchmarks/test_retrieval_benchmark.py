@@ -27,7 +27,7 @@ def test_engines_find_the_same_and_everything_is_measured(
     assert rows[1]["recall_at_10"] > 0.9
     page = retrieval_page.retrieval({"dim": 128, "k": 10, "rows": rows, **FACTS})
     assert "| 600, clustered | scan |" in page
-    assert "20 queries" in page
+    assert "| 600, clustered | scikit-learn | 2 | 20 |" in page
     assert page.count("scikit-learn") == 2
     folder, vectors = tmp_path / "index", retrieval.made("clustered", 300, seed=1)
     retrieval.build(folder, vectors)
