@@ -233,6 +233,17 @@ def test_a_changed_file_is_read_again_in_its_place(tmp_path: Path, make_images, 
     assert collection.column("ill").tolist() == [1, 0]
 
 
+def test_all_files_may_have_changed_where_folders_tell_equal_names_apart(tmp_path: Path, make_images) -> None:
+    names = ["train/1.png", "train/2.png", "test/1.png", "test/2.png"]
+    labels = write_labels(
+        tmp_path / "l.csv", "f,ill\ntrain/1.png,1\ntrain/2.png,0\ntest/1.png,0\ntest/2.png,1\n"
+    )
+    for seed in (0, 9):
+        make_images(tmp_path / "in", names, seed=seed)
+        summary = import_images(tmp_path / "in", tmp_path / "c", labels=labels, workers=1)
+    assert (summary.changed, summary.images, summary.labels_matched) == (4, 4, 4)
+
+
 def test_two_sources_go_into_one_collection_and_names_do_not_collide(tmp_path: Path, make_images) -> None:
     for part, seed in (("train", 0), ("test", 1)):
         make_images(tmp_path / part, ["1.png", "2.png"], seed=seed)

@@ -336,7 +336,8 @@ def _check_before_reading(table: LabelTable, plan: _Plan, state: State, roles: R
     """
     if any(s.kind in ("dicom", "series") for s in plan.new):
         return
-    names = [s.name for s in plan.new] + [r["source"] for r in state.rows if r["root"] == plan.where]
+    known = (r["source"] for r in state.rows if r["root"] == plan.where)
+    names = list(dict.fromkeys([*(s.name for s in plan.new), *known]))  # a changed source is in both
     if not could_match(table, names, roles.file) and not any(
         r["patient_id"] for r in state.rows if r["root"] == plan.where
     ):
