@@ -35,7 +35,7 @@ def reconstruction_metrics(
     measured = {("reconstruction_error", ""): errors}
     if elbo is not None:
         measured["elbo", "nats an image"] = elbo
-        measured["bits_a_dimension", "bits"] = -elbo / (dimensions * math.log(2))
+        measured["bits_a_dimension", ""] = -elbo / (dimensions * math.log(2))
     return [
         bootstrap_metric(
             _mean, values, values[None], patients, name=name, unit=unit, resamples=resamples, seed=seed
