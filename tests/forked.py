@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 LOADED = ["fewlabel.objectives", "fewlabel.training", "fewlabel.pipeline"]
-LIMIT_S = 240
+LIMIT_S = 600
 
 
 def run_forked(
