@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from forked import run_forked, two_ranks
 from toy_texts import make_bert
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -26,18 +25,12 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def in_two_processes(tmp_path: Path) -> Callable[..., str]:
-    """run(script, *arguments, path=modules): the output of a script that two gloo processes run under torchrun."""
+    """run(script, *arguments, path=folders): the output of a script in two gloo processes, as torchrun starts them."""
 
-    def run(script: str, *arguments: object, path: Path | None = None) -> str:
+    def run(script: str, *arguments: object, path: Sequence[Path] = ()) -> str:
         file = tmp_path / "two.py"
         file.write_text(textwrap.dedent(script))
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        command = [sys.executable, *torchrun, str(file), *map(str, arguments)]
-        found = os.pathsep.join(filter(None, [str(path or ""), os.environ.get("PYTHONPATH")]))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": found}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return run_forked(file, arguments, environments=two_ranks(), path=path)
 
     return run
 

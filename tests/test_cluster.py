@@ -25,12 +25,20 @@ from fewlabel.types import FewlabelError
 ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
+WAITS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 by default: how often Ray Train looks after its processes
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "1",  # 30: for the process that waits for the one that was killed
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less
+}
+
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_TRAIN_V2_ENABLED", "1")
+        for name, seconds in WAITS.items():
+            patch.setenv(name, seconds)
         context: Any = ray.init(
             num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
         )
@@ -115,7 +123,7 @@ def test_training_survives_the_death_of_a_process(
     address: str, collection: Collection, tmp_path: Path
 ) -> None:
     """One of two processes is killed after the first checkpoint; the others start anew and the run is completed."""
-    settings = PretrainSettings("test_resnet", size_px=32, steps=60, batch_size=16, learning_rate=1e-3)
+    settings = PretrainSettings("test_resnet", size_px=32, steps=40, batch_size=16, learning_rate=1e-3)
     killed: list[int] = []
     watcher = threading.Thread(target=_kill_one, args=(tmp_path / "run", killed))
     watcher.start()
@@ -124,10 +132,10 @@ def test_training_survives_the_death_of_a_process(
     )
     watcher.join()
     assert len(killed) == 1
-    assert found.fit.steps == 60
+    assert found.fit.steps == 40
     steps = [row["step"] for row in found.fit.history]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 60
+    assert steps[-1] == 40
     assert all(np.isfinite(row["loss"]) for row in found.fit.history)
     assert all(bool(torch.isfinite(weight).all()) for weight in found.encoder.parameters())
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from forked import run_forked
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -23,7 +21,7 @@ PACKAGE = PROJECT / "src" / "fewlabel"
 # The README's example, made small; each text must be there.
 SMALLER = {
     "600": "90",
-    "steps=200, batch_size=128": "steps=2, batch_size=16",
+    "steps=200, batch_size=128": 'steps=2, batch_size=16, encoder="test_resnet"',
     "budgets=(10, 50), seeds=3": "budgets=(10,), seeds=1, resamples=20, supervised=False",
 }
 
@@ -100,12 +98,8 @@ def test_the_defaults_that_are_named_are_the_defaults() -> None:
 
 
 def run_python(code: str, folder: Path) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT / "src")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    (folder / "example.py").write_text(code)
+    return run_forked(folder / "example.py", path=[PROJECT / "src"], folder=folder)
 
 
 @pytest.mark.slow
@@ -132,7 +126,7 @@ from typing import Any
 sys.path.insert(0, {str(PROJECT / "recipes")!r})
 import phantoms
 phantoms.IMAGES = 90
-phantoms.PRETRAINING = replace(phantoms.PRETRAINING, steps=2, batch_size=16)
+phantoms.PRETRAINING = replace(phantoms.PRETRAINING, steps=2, batch_size=16, encoder="test_resnet")
 phantoms.EVALUATION = replace(phantoms.EVALUATION, budgets=(10,), seeds=1, resamples=20, supervised=False)
 phantoms.run(Path("here"))
 """

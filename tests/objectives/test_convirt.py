@@ -230,7 +230,7 @@ def test_two_processes_train_as_one_on_the_joint_batch(
     in_two_processes: Any, text_folder: Path, tmp_path: Path
 ) -> None:
     here = Path(__file__).parent
-    in_two_processes(TWO, text_folder, tmp_path / "two", path=f"{here}:{here.parent}")
+    in_two_processes(TWO, text_folder, tmp_path / "two", path=[here, here.parent])
     objective = objective_of(text_folder, dropout=False)
     plan = Schedule(3, 8, 0.02, optimizer="sgd")
     fit(objective, data_of(text_folder, 20), plain_view(SIZE_PX), plan, compute=PLAIN)

@@ -21,6 +21,7 @@ from fewlabel.training import fit, load_tensors, loop, sync_batchnorm
 from fewlabel.training.sync_batchnorm import _SYNCED, synchronise_batchnorm
 from fewlabel.views import medical_views
 
+HERE = Path(__file__).parent
 STEPS, RATE, VIEWS = 6, 0.005, medical_views(SIZE_PX)
 
 SCRIPT = """
@@ -65,12 +66,23 @@ def objective() -> nn.Module:
 
 @pytest.fixture
 def train_in_two(in_two_processes: Callable[..., str]) -> Callable[..., None]:
-    """run(out, stop_after=step, micro_batch=images): SCRIPT under torchrun."""
+    """run(out, stop_after=step, micro_batch=images): SCRIPT in two processes."""
 
     def run(out: Path, *, stop_after: int = -1, micro_batch: int = 0) -> None:
-        in_two_processes(SCRIPT, out, stop_after, micro_batch, path=Path(__file__).parent)
+        in_two_processes(SCRIPT, out, stop_after, micro_batch, path=[HERE])
 
     return run
+
+
+def train_under_torchrun(out: Path) -> None:
+    script = out.with_suffix(".py")
+    script.write_text(textwrap.dedent(SCRIPT))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, *torchrun, str(script), str(out), "-1", "0"]
+    found = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": found}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def train_in_two_slurm_tasks(out: Path) -> None:
@@ -86,9 +98,13 @@ def train_in_two_slurm_tasks(out: Path) -> None:
     tasks = [
         subprocess.Popen(command, env=environment | rank, stderr=subprocess.PIPE, text=True) for rank in ranks
     ]
-    for task in tasks:
-        _, errors = task.communicate(timeout=120)
-        assert task.returncode == 0, errors
+    try:
+        for task in tasks:
+            _, errors = task.communicate(timeout=240)
+            assert task.returncode == 0, errors
+    finally:
+        for task in tasks:
+            task.kill()
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -111,9 +127,9 @@ def assert_equal(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]
 
 
 def test_two_processes_train_as_one_on_the_joint_batch(
-    train_in_two: Callable[..., None], alone: dict[str, torch.Tensor], tmp_path: Path
+    alone: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    train_in_two(tmp_path / "two")
+    train_under_torchrun(tmp_path / "two")
     assert_equal(weights(tmp_path / "two"), alone)
 
 

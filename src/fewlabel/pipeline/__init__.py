@@ -1,6 +1,7 @@
 """The main job and its stages."""
 
 from fewlabel.pipeline.adopting import paired_texts
+from fewlabel.pipeline.cross_validation import CrossValidated, cross_validate
 from fewlabel.pipeline.evaluating import EvaluateSettings
 from fewlabel.pipeline.exporting import Exported, export_model
 from fewlabel.pipeline.inspecting import Inspected, inspect_labels
@@ -11,6 +12,7 @@ from fewlabel.pipeline.settings import PretrainSettings
 from fewlabel.pipeline.simclr_v2 import SimCLRv2Settings
 
 __all__ = [
+    "CrossValidated",
     "EvaluateSettings",
     "Exported",
     "Inspected",
@@ -19,6 +21,7 @@ __all__ = [
     "PretrainSettings",
     "Pretrained",
     "SimCLRv2Settings",
+    "cross_validate",
     "evaluate",
     "export_model",
     "inspect_labels",
