@@ -3,6 +3,7 @@
 from fewlabel.pipeline.adopting import paired_texts
 from fewlabel.pipeline.evaluating import EvaluateSettings
 from fewlabel.pipeline.exporting import Exported, export_model
+from fewlabel.pipeline.generating import Generated, generate
 from fewlabel.pipeline.inspecting import Inspected, inspect_labels
 from fewlabel.pipeline.learning import Learned, evaluate, learn
 from fewlabel.pipeline.predicting import Predictions, load_classifier, predict
@@ -13,6 +14,7 @@ from fewlabel.pipeline.simclr_v2 import SimCLRv2Settings
 __all__ = [
     "EvaluateSettings",
     "Exported",
+    "Generated",
     "Inspected",
     "Learned",
     "Predictions",
@@ -21,6 +23,7 @@ __all__ = [
     "SimCLRv2Settings",
     "evaluate",
     "export_model",
+    "generate",
     "inspect_labels",
     "learn",
     "load_classifier",
