@@ -27,6 +27,7 @@ _LATER: dict[str, type] = {
     "evidence": dict,
     "few_shot": dict,
     "worth_a_look": dict,
+    "generated": dict,
 }
 """Blocks that runs of earlier versions lack, wholly or in part: they may be missing or null."""
 

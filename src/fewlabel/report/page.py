@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from fewlabel.files import write_text
-from fewlabel.report import comparison, evidence, facts, grades, image_text, inspection
+from fewlabel.report import comparison, evidence, facts, generated, grades, image_text, inspection
 from fewlabel.report.contract import read_results, read_settings
 from fewlabel.report.results import Results
 from fewlabel.report.style import DARK, LIGHT, variables
@@ -51,6 +51,7 @@ def _context(run: Path, results: Results) -> JSON:
         "few_shot": lambda: evidence.few_shot(results),
         "evidence": lambda: evidence.nearest_cases(run, results),
         "worth_a_look": lambda: evidence.worth_a_look(run, results),
+        "generated": lambda: generated.generated(run, results),
         "views": lambda: facts.views(run, results),
         "mistakes": lambda: facts.mistakes(run, results),
         "health": lambda: inspection.health(results),
