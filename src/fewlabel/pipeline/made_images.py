@@ -206,13 +206,14 @@ class MadeImages:
         """
         images = labelled_images(self.task, rows)
         made, codes = self.made(rows, seed)
-        trained, real = before_training(from_scratch(self.task, seed), images)
+        objective = from_scratch(self.task, seed)
+        trained, real = before_training(objective, images)
         assert real.labels is not None
         data = TrainingSet(
             (*real.sources, made), (*real.rows, np.arange(len(made))), np.concatenate([real.labels, codes])
         )
         schedule = supervised_schedule(len(data), learning_rate, mix_seed(seed) % 2**31)
-        return fit_and_calibrate(trained, trained.objective, data, images.views, schedule, images, None, None)
+        return fit_and_calibrate(trained, objective, data, images.views, schedule, images, None, None)
 
 
 def made_images_arm(
