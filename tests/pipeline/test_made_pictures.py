@@ -15,7 +15,7 @@ from fewlabel.collection import Collection
 from fewlabel.networks.decoders import Decoder
 from fewlabel.objectives import VAE, Autoencoder
 from fewlabel.objectives.generator import Generator
-from fewlabel.pipeline import Learned, learning
+from fewlabel.pipeline import Learned, learning, made_pictures
 from fewlabel.pipeline.arms import Task
 from fewlabel.pipeline.evaluating import make_task
 from fewlabel.pipeline.figures import MADE_COLOUR, TILE_PX, marked
@@ -59,14 +59,24 @@ def test_the_mark_lies_in_the_corner_and_leaves_the_rest() -> None:
 
 @pytest.mark.parametrize("kind", [VAE, Autoencoder])
 def test_reconstructions_and_interpolations_are_marked_and_originals_are_not(
-    kind: type, task: Task, pretrained: Pretrained, tmp_path: Path
+    kind: type, task: Task, pretrained: Pretrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
+    shown: list[int] = []
+    usual = made_pictures._plain
+
+    def noted(task: Task, rows: np.ndarray) -> torch.Tensor:
+        shown.extend(rows.tolist())
+        return usual(task, rows)
+
+    monkeypatch.setattr(made_pictures, "_plain", noted)
     model = kind(pretrained.encoder, latent_dim=8, width=4)
     found = generated_results(task, replace(pretrained, reconstructor=model), tmp_path)["generated"]
     assert found["objective"] == kind.__name__
     assert set(found) == {"objective", "reconstructions", "interpolations"}
     assert found["reconstructions"]["images"] == RECONSTRUCTED
+    assert len(shown) == RECONSTRUCTED + 2 * PAIRS
+    assert set(shown) <= set(task.split.test)
     rows = _tiles(tmp_path / found["reconstructions"]["figure"])
     assert rows.tolist() == [[False] * 8, [True] * 8] * 2
     ways = _tiles(tmp_path / found["interpolations"]["figure"])
@@ -88,8 +98,6 @@ def test_originals_are_test_images_and_pairs_differ(task: Task) -> None:
 def test_ends_of_an_interpolation_are_the_reconstructions(
     task: Task, pretrained: Pretrained, tmp_path: Path
 ) -> None:
-    from fewlabel.pipeline import made_pictures
-
     torch.manual_seed(1)
     model = VAE(pretrained.encoder, latent_dim=8, width=4).eval()
     ends = made_pictures._plain(task, task.split.test[:2])

@@ -58,7 +58,9 @@ def test_everything_is_told_with_its_meaning(tmp_path: Path) -> None:
     assert '<a href="#made">Made images</a>' in html
     section = _section(html)
     for shown in (
-        "Made by a network; they show no patient.",
+        "Whatever bears the mark “made” in its lower left corner was made by a network. Samples show no patient.",
+        "follow images of patients",
+        "the samples lie farther from test images than real training images do",
         "One row a class, from the top: no, yes.",
         "7.0 % of 512 samples lie too close to a training image (95 % interval 5.1 to 9.4 %); 476 are kept.",
         "About as many as among real images: nothing speaks for copies.",
@@ -85,6 +87,12 @@ def test_the_share_is_held_against_that_of_real_images(
     given = _generated()
     given["memorisation"]["share"] = {"value": (low + high) / 2, "low": low, "high": high}
     assert verdict in _section(_page(tmp_path, given)).text
+
+
+def test_samples_near_the_floor_are_not_told_from_real_images(tmp_path: Path) -> None:
+    given = _generated()
+    given["frechet"] |= {"low": 0.35}
+    assert "the samples are not told from real images" in _section(_page(tmp_path, given)).text
 
 
 def test_of_a_generator_that_only_repeats_no_sample_is_shown(tmp_path: Path) -> None:

@@ -72,8 +72,16 @@ def _frechet(given: JSON | None) -> JSON | None:
     if not given:
         return None
     floor = {"value": given.get("floor")}
+    apart = is_number(given.get("low")) and is_number(floor["value"]) and given["low"] > floor["value"]
+    sentence = (
+        "In the encoder's features the samples lie farther from test images than real training images do: they are not "
+        "as real ones."
+        if apart
+        else "In the encoder's features the samples are not told from real images."
+    )
     lines = [("Samples that are kept", "samples", given), ("Real training images", "floor_n", floor)]
     return {
+        "sentence": sentence if is_number(floor["value"]) else "",
         "lines": [
             {"name": name, "n": count(given.get(n)), **value_with_interval(row)} for name, n, row in lines
         ],
