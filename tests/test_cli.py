@@ -23,6 +23,7 @@ COMMANDS = (
     "import",
     "learn",
     "pretrain",
+    "cross-validate",
     "evaluate",
     "predict",
     "export",

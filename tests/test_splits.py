@@ -9,6 +9,7 @@ from fewlabel.splits import (
     PARTS,
     Split,
     check_leaks,
+    draw_folds,
     draw_split,
     drop_leaks,
     find_leaks,
@@ -46,6 +47,48 @@ def test_drawn_split_is_stratified_and_of_the_asked_size() -> None:
     split = draw_split(np.arange(1000), strata=strata, seed=1)
     assert [len(split.part(part)) for part in PARTS] == [600, 100, 300]
     assert [int(strata[split.part(part)].sum()) for part in PARTS] == [60, 10, 30]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    patients=st.lists(st.integers(0, 30), min_size=20, max_size=120),
+    seed=st.integers(0, 5),
+    folds=st.integers(2, 6),
+)
+def test_folds_test_every_patient_once_and_never_train_on_them(
+    patients: list[int], seed: int, folds: int
+) -> None:
+    groups = np.array(patients)
+    rows = np.flatnonzero(groups != 3)  # such as an official test part
+    if len(np.unique(groups[rows])) < max(4, folds):
+        return
+    none = np.full(len(groups), -1)
+    splits = draw_folds(groups, rows, labels=np.arange(len(groups)) % 3 - 1, folds=folds, seed=seed)
+    assert len(splits) == folds
+    assert sorted(np.concatenate([split.test for split in splits])) == list(rows)
+    for split in splits:
+        everyone = np.concatenate([split.part(part) for part in PARTS])
+        assert sorted(everyone) == list(rows)
+        assert all(len(split.part(part)) for part in PARTS)
+        assert find_leaks(split, groups, none, none) == []
+    tested = [set(groups[split.test]) for split in splits]
+    assert sum(map(len, tested)) == len(set.union(*tested))
+
+
+def test_folds_are_stratified_by_class_and_by_quarter_of_a_number() -> None:
+    rare = (np.arange(300) < 30).astype(int)
+    for split in draw_folds(np.arange(300), np.arange(300), labels=rare, folds=5):
+        assert (len(split.test), len(split.val), len(split.train)) == (60, 30, 210)
+        assert (rare[split.test].sum(), rare[split.val].sum()) == (6, 3)
+    number = np.random.default_rng(0).exponential(size=300)
+    for split in draw_folds(np.arange(300), np.arange(300), labels=number, folds=3):
+        assert np.median(number[split.test]) == pytest.approx(np.median(number), rel=0.15)
+
+
+@pytest.mark.parametrize("folds", [0, 1, 7])
+def test_folds_that_cannot_be_drawn(folds: int) -> None:
+    with pytest.raises(FewlabelError, match=rf"{folds} folds were asked for.*6 patient\(s\)"):
+        draw_folds(np.arange(6), np.arange(6), labels=np.zeros(6, int), folds=folds)
 
 
 def test_too_few_patients() -> None:

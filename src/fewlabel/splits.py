@@ -90,8 +90,6 @@ def draw_split(
     groups: (N,) integer codes. strata: (N,) classes, -1 = none; the rarest class of a group stands for the group.
     val, test: shares of the groups. Raises FewlabelError with fewer than 3 groups.
     """
-    from sklearn.model_selection import train_test_split
-
     names, first = np.unique(groups, return_inverse=True)
     if len(names) < 3:
         raise FewlabelError(
@@ -101,21 +99,62 @@ def draw_split(
     group_strata = _group_strata(first, len(names), strata)
     index = np.arange(len(names))
 
-    def cut(members: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-        size = min(max(1, round(share * len(names))), len(members) - 1)
-        labels = group_strata[members]
-        counts = np.bincount(labels)
-        fits = counts[counts > 0].min() >= 2 and min(size, len(members) - size) >= np.count_nonzero(counts)
-        return train_test_split(members, test_size=size, random_state=seed, stratify=labels if fits else None)
-
-    rest, test_groups = cut(index, test)
-    train_groups, val_groups = cut(rest, val)
+    rest, test_groups = _cut(index, round(test * len(names)), group_strata, seed)
+    train_groups, val_groups = _cut(rest, round(val * len(names)), group_strata, seed)
     rows = [np.flatnonzero(np.isin(first, part)) for part in (train_groups, val_groups, test_groups)]
     return Split(rows[0], rows[1], rows[2], origin=f"drawn by patient, seed {seed}")
 
 
-def _group_strata(first: np.ndarray, count: int, strata: np.ndarray | None) -> np.ndarray:
-    """For each group its rarest class; classes with fewer than 3 groups join the most frequent one."""
+def _cut(members: np.ndarray, size: int, strata: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Members in two parts, `size` of them in the second, at least one in each; stratified where that can be."""
+    from sklearn.model_selection import train_test_split
+
+    size = min(max(1, size), len(members) - 1)
+    labels = strata[members]
+    counts = np.bincount(labels)
+    fits = counts[counts > 0].min() >= 2 and min(size, len(members) - size) >= np.count_nonzero(counts)
+    return train_test_split(members, test_size=size, random_state=seed, stratify=labels if fits else None)
+
+
+def draw_folds(
+    groups: np.ndarray,
+    rows: np.ndarray,
+    *,
+    labels: np.ndarray,
+    folds: int,
+    val: float = 0.1,
+    seed: int = 0,
+) -> list[Split]:
+    """Splits for cross-validation along groups (patients): each group of `rows` is tested in one fold and no group is
+    in two parts of a fold.
+
+    groups: (N,) integer codes. labels: (N,) classes, -1 = none, or float with NaN; each class (a quarter of numbers) is
+    dealt out evenly, where the rarest class of a group stands for the group. val: share of the groups of `rows` that
+    each fold takes for validation, from those that it does not test.
+    Raises FewlabelError for fewer than 2 folds, or more than there are groups.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    names, first = np.unique(groups[rows], return_inverse=True)
+    if folds < 2 or len(names) < max(4, folds):
+        raise FewlabelError(
+            f"{folds} folds were asked for, and the images come from {len(names)} patient(s) who share no picture: use "
+            "from 2 folds up to as many as there are patients, and at least 4 patients."
+        )
+    strata = _group_strata(first, len(names), _strata_of(labels[rows]), fewest=folds)
+    index = np.arange(len(names))
+    drawn = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    splits = []
+    for number, (rest, test) in enumerate(drawn.split(index, strata), start=1):
+        train, held = _cut(index[rest], round(val * len(names)), strata, seed)
+        of_train, of_val, of_test = (rows[np.isin(first, part)] for part in (train, held, test))
+        origin = f"fold {number} of {folds}, drawn by patient, seed {seed}"
+        splits.append(Split(of_train, of_val, of_test, origin))
+    return splits
+
+
+def _group_strata(first: np.ndarray, count: int, strata: np.ndarray | None, fewest: int = 3) -> np.ndarray:
+    """For each group its rarest class; classes with fewer than `fewest` groups join the most frequent one."""
     result = np.zeros(count, dtype=np.int64)
     if strata is None:
         return result
@@ -123,7 +162,7 @@ def _group_strata(first: np.ndarray, count: int, strata: np.ndarray | None) -> n
     for value in classes[np.argsort(-counts)]:  # the rarest is written last
         result[first[strata == value]] = value + 1
     sizes = np.bincount(result)
-    rare = np.flatnonzero((sizes > 0) & (sizes < 3))
+    rare = np.flatnonzero((sizes > 0) & (sizes < fewest))
     result[np.isin(result, rare)] = sizes.argmax()
     return result
 

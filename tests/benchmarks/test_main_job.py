@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import main_job
@@ -89,9 +90,18 @@ def test_kept_results_name_no_file_and_no_machine(tmp_path: Path) -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_a_job_runs_and_is_used_again(shared_data: Path, tmp_path: Path) -> None:
-    if not (shared_data / "nih-chest-xray").is_dir():
+def test_a_job_runs_and_is_used_again(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shared_data / "nih-chest-xray"
+    if not real.is_dir():
         pytest.skip("no nih-chest-xray among the real images")
+    some = tmp_path / "data" / "nih-chest-xray"
+    (some / "images").mkdir(parents=True)
+    for file in sorted((real / "images").iterdir())[::5]:  # patients of all targets, some with several images
+        shutil.copy(file, some / "images")
+    shutil.copy(real / "labels.csv", some)
+    monkeypatch.setenv("FEWLABEL_REAL_DATA", str(tmp_path / "data"))
     assert main_job.main(["nih-age", "--quick", "--work", str(tmp_path)]) == 0
     kept = json.loads((tmp_path / "quick" / "results" / "nih-age.json").read_text())
     assert kept["metric"] == "mae"

@@ -62,7 +62,15 @@ def test_a_copy_drawn_with_its_image_never_differs_from_it() -> None:
     images = np.random.default_rng(4).normal(size=(20, 6))
     paired = frechet_with_interval(images, images, np.arange(20), paired=True, resamples=20, seed=0).distance
     apart = frechet_with_interval(images, images, np.arange(20), paired=False, resamples=20, seed=0).distance
-    assert paired.high == pytest.approx(0, abs=1e-9) and apart.high > 0.01
+    assert paired.high == pytest.approx(0, abs=1e-9)
+    assert apart.high > 0.01
+
+
+def test_interval_holds_the_distance_where_images_are_few() -> None:
+    """Resamples of 15 images hold about 10 different ones: all lie farther apart than the images themselves."""
+    a, b = np.random.default_rng(6).normal(size=(2, 15, 20))
+    found = frechet_with_interval(a, b, np.arange(15), paired=False, resamples=100, seed=0).distance
+    assert found.low < found.value < found.high
 
 
 def test_floor_is_of_as_many_other_real_images() -> None:
@@ -71,7 +79,8 @@ def test_floor_is_of_as_many_other_real_images() -> None:
     found = frechet_with_interval(
         images, made, np.arange(40), paired=False, spare=spare, resamples=20, seed=0
     )
-    assert found.floor_n == 25 and found.floor is not None
+    assert found.floor_n == 25
+    assert found.floor is not None
     assert 0 < found.floor < 2 < found.distance.value
     few = frechet_with_interval(
         images, made, np.arange(40), paired=False, spare=spare[:1], resamples=5, seed=0

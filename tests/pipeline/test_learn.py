@@ -130,11 +130,11 @@ def test_label_budgets_are_nested_and_of_training_patients(
 ) -> None:
     seen: dict[int, dict[int, np.ndarray]] = {}
 
-    def look(arms: Any, y: np.ndarray, rows_for: Any, *rest: Any, **named: Any) -> Any:
+    def look(arms: Any, rows_for: Any, **named: Any) -> Any:
         seen.update({seed: rows_for(seed) for seed in (0, 1)})
         raise InterruptedError
 
-    monkeypatch.setattr(evaluating_module, "compare_arms", look)
+    monkeypatch.setattr(evaluating_module, "run_arms", look)
     encoder = learning._load_pretrained(run.out / "pretrain" / "seed-0", chest, QUICK, False)
     with pytest.raises(InterruptedError):
         evaluate_encoders(chest, [encoder], QUICK)

@@ -42,7 +42,7 @@ def extract_features(
     encoder.eval()
     device = next(encoder.parameters()).device
     parts = []
-    with Ahead(_plain_views(pixels, size_px, batch_size, device)) as views:
+    with Ahead(plain_views(pixels, size_px, batch_size, device)) as views:
         for view in views:
             parts.append(encoder(view).float().cpu().numpy())
     encoder.train(was_training)
@@ -83,7 +83,7 @@ def _shard(
     return extract_features(encoder, pixels[slice(*rows)], size_px=size_px, batch_size=batch_size)
 
 
-def _plain_views(
+def plain_views(
     pixels: np.ndarray, size_px: int, batch_size: int, device: torch.device
 ) -> Iterator[torch.Tensor]:
     """Views (B, C, size, size) of the whole images."""

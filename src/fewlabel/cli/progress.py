@@ -15,7 +15,11 @@ def is_terminal() -> bool:
 
 
 class Bar:
-    """A progress bar on a terminal; nothing where output goes to a file. Started by its first call."""
+    """A progress bar on a terminal; nothing where output goes to a file. Started by its first call.
+
+    A call with a total of 0 ends it and prints a line, since what follows has a bar of its own; the next call starts
+    another one.
+    """
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -27,6 +31,10 @@ class Bar:
 
     def show(self, done: int, total: int, what: str) -> None:
         if not is_terminal():
+            return
+        if total == 0:
+            self.stop()
+            print(what, file=sys.stderr)
             return
         if self.bar is None:
             from rich.console import Console
@@ -44,6 +52,11 @@ class Bar:
             self.task = self.bar.add_task(self.title, total=total, what=what)
         self.bar.update(self.task, completed=done, total=total, what=what)
 
-    def __exit__(self, *error: object) -> None:
+    def stop(self) -> None:
+        """Leave the bar as it stands."""
         if self.bar is not None:
             self.bar.stop()
+            self.bar = None
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()

@@ -22,29 +22,32 @@ from fewlabel.cli.options import (
 from fewlabel.cli.program import app
 from fewlabel.cli.progress import Bar, is_terminal
 
+Folder = Annotated[Path, typer.Argument(help="A collection made by fewlabel import, or a folder of images.")]
+Target = Annotated[
+    str | None,
+    typer.Option(help='A label column, "column=value" or "column>number"; the only one by default.'),
+]
+LearnOut = Annotated[
+    Path | None,
+    typer.Option(help="Folder for the results, below runs/ by default; the same command continues it."),
+]
+PretrainOn = Annotated[
+    list[Path] | None, typer.Option(help="A further collection to pretrain on; may be repeated.")
+]
+
 
 @app.command()
 @with_options(evaluation_options, "evaluation")
 @with_options(pretraining_options, "pretraining")
 def learn(
-    collection: Annotated[
-        Path, typer.Argument(help="A collection made by fewlabel import, or a folder of images.")
-    ],
+    collection: Folder,
     pretraining: Any,
     evaluation: Any,
-    target: Annotated[
-        str | None,
-        typer.Option(help='A label column, "column=value" or "column>number"; the only one by default.'),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for the results, below runs/ by default; the same command continues it."),
-    ] = None,
+    target: Target = None,
+    out: LearnOut = None,
     reports: ReportsAt = None,
     text_column: TextColumn = None,
-    pretrain_on: Annotated[
-        list[Path] | None, typer.Option(help="A further collection to pretrain on; may be repeated.")
-    ] = None,
+    pretrain_on: PretrainOn = None,
     pretraining_seeds: Annotated[int, typer.Option(help="How many encoders to pretrain.")] = 1,
     drop_leaks: DropLeaks = False,
     tensorboard: TensorBoard = False,
@@ -68,7 +71,46 @@ def learn(
             bar=is_terminal(),
             progress=progress,
         )
-    _print_learned(learned)
+    _print_ended(learned.results["warnings"], learned.headline, learned.report)
+
+
+@app.command("cross-validate")
+@with_options(evaluation_options, "evaluation")
+@with_options(pretraining_options, "pretraining")
+def cross_validate(
+    collection: Folder,
+    pretraining: Any,
+    evaluation: Any,
+    target: Target = None,
+    folds: Annotated[int, typer.Option(help="Parts of the patients; each is tested once.")] = 5,
+    out: LearnOut = None,
+    reports: ReportsAt = None,
+    text_column: TextColumn = None,
+    pretrain_on: PretrainOn = None,
+    drop_leaks: DropLeaks = False,
+) -> None:
+    """As learn, but every patient is tested once: pretrain and evaluate in each of several folds.
+
+    Budgets are labels in a fold, by default --headline-budget and all of them.
+    """
+    from fewlabel import pipeline
+
+    with Bar("evaluating") as progress:
+        done = pipeline.cross_validate(
+            collection,
+            target,
+            out,
+            folds=folds,
+            reports=reports,
+            text_column=text_column,
+            pretrain_on=pretrain_on or (),
+            pretraining=pretraining,
+            evaluation=evaluation,
+            drop_leaks=drop_leaks,
+            bar=is_terminal(),
+            progress=progress,
+        )
+    _print_ended(done.results["warnings"], done.headline, done.page)
 
 
 @app.command()
@@ -146,11 +188,11 @@ def evaluate(
             cluster=cluster,
             progress=progress,
         )
-    _print_learned(learned)
+    _print_ended(learned.results["warnings"], learned.headline, learned.report)
 
 
-def _print_learned(learned: Any) -> None:
-    for warning in learned.results["warnings"]:
+def _print_ended(warnings: list[str], headline: str, page: Path) -> None:
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    print(learned.headline)
-    print(f"report: {learned.report}")
+    print(headline)
+    print(f"report: {page}")

@@ -112,7 +112,7 @@ def _moments(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray
     total = weights.sum()
     mean = weights @ x / total
     centred = np.sqrt(weights / max(1.0, total - 1))[:, None] * (x - mean)
-    return mean, np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred
+    return mean, np.asarray(np.linalg.qr(centred, mode="r")) if len(x) > x.shape[1] else centred
 
 
 def _between(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> float:

@@ -173,20 +173,18 @@ class LabelEfficiency:
         return (self.called if name in self.suite.of_called else self.outputs)[arm, budget]
 
 
-def compare_arms(
+def run_arms(
     arms: Sequence[ComparedArm],
-    y: np.ndarray,
     rows_for: Callable[[int], dict[int, np.ndarray]],
-    resamples: Resamples,
     *,
     suite: MetricSuite,
     budgets: Sequence[int],
     seeds: Sequence[int],
     progress: Callable[[int, int, str], None] | None = None,
 ) -> LabelEfficiency:
-    """Train every arm at every budget and seed, then bootstrap all measures on the same resamples.
+    """Train every arm at every budget and seed and keep its outputs; nothing is measured yet.
 
-    y: (N,) truth of the test images. rows_for(seed): budget -> labelled training rows, nested.
+    rows_for(seed): budget -> labelled training rows, nested.
     """
     result = LabelEfficiency(suite, list(budgets), list(seeds))
     total, done = len(arms) * len(budgets) * len(seeds), 0
@@ -205,10 +203,15 @@ def compare_arms(
             called = [outputs.called for outputs in by_seed if outputs.called is not None]
             if called:
                 result.called[arm.key, budget] = np.stack(called)
-            result.bootstraps[arm.key, budget] = {
-                name: bootstrap(measure, y, result.measured(name, arm.key, budget), resamples)
-                for name, measure in suite.measures.items()
-            }
     if progress:
         progress(total, total, "done")
     return result
+
+
+def measure(curves: LabelEfficiency, y: np.ndarray, resamples: Resamples) -> None:
+    """Bootstrap all measures of all arms on the same resamples; y: (N,) truth of the test images."""
+    for arm, budget in curves.outputs:
+        curves.bootstraps[arm, budget] = {
+            name: bootstrap(one, y, curves.measured(name, arm, budget), resamples)
+            for name, one in curves.suite.measures.items()
+        }

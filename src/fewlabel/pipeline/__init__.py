@@ -1,6 +1,7 @@
 """The main job and its stages."""
 
 from fewlabel.pipeline.adopting import paired_texts
+from fewlabel.pipeline.cross_validation import CrossValidated, cross_validate
 from fewlabel.pipeline.evaluating import EvaluateSettings
 from fewlabel.pipeline.exporting import Exported, export_model
 from fewlabel.pipeline.generating import Generated, generate
@@ -12,6 +13,7 @@ from fewlabel.pipeline.settings import PretrainSettings
 from fewlabel.pipeline.simclr_v2 import SimCLRv2Settings
 
 __all__ = [
+    "CrossValidated",
     "EvaluateSettings",
     "Exported",
     "Generated",
@@ -21,6 +23,7 @@ __all__ = [
     "PretrainSettings",
     "Pretrained",
     "SimCLRv2Settings",
+    "cross_validate",
     "evaluate",
     "export_model",
     "generate",

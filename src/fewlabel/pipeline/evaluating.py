@@ -14,7 +14,7 @@ import numpy as np
 from fewlabel.adaptation.features import extract_features
 from fewlabel.collection import Collection, Target
 from fewlabel.evaluation.intervals import Resamples, draw_resamples
-from fewlabel.evaluation.label_efficiency import LabelEfficiency, compare_arms, metric_suite
+from fewlabel.evaluation.label_efficiency import LabelEfficiency, measure, metric_suite, run_arms
 from fewlabel.evaluation.selective import called_class
 from fewlabel.networks import Encoder
 from fewlabel.pipeline.arms import (
@@ -41,6 +41,7 @@ from fewlabel.tasks.grading import Cuts
 from fewlabel.types import FewlabelError, ProgressCallback
 
 Recipe = Literal["probe", "simclr-v2", "metric", "grading"]
+Steps = SimCLRv2 | MetricLearning | Grading
 NETWORKS = "networks"
 DEFAULT_BUDGETS = (10, 25, 50, 100, 250)
 LINEAR_MODELS = {"number": "ridge regression", "ordinal": "cumulative logits"}
@@ -230,7 +231,7 @@ def make_arms(
     task: Task,
     pretrained: Sequence[Pretrained],
     settings: EvaluateSettings,
-    steps: SimCLRv2 | MetricLearning | Grading | None,
+    steps: Steps | None,
     folder: Path | None,
 ) -> list[Arm]:
     """The pretrained encoder with its probes and further steps, supervised from scratch, random-init features, pixels,
@@ -275,13 +276,7 @@ def evaluate_encoders(
     task = make_task(
         collection, pretrained[0], settings, features_folder=folder and folder / "features", cluster=cluster
     )
-    steps: SimCLRv2 | MetricLearning | Grading | None = None
-    if settings.recipe == "simclr-v2":
-        steps = SimCLRv2(task, pretrained, settings.simclr_v2, folder and folder / NETWORKS)
-    elif settings.recipe == "metric":
-        steps = MetricLearning(task, pretrained, folder and folder / NETWORKS)
-    elif settings.recipe == "grading":
-        steps = Grading(task, pretrained, folder and folder / NETWORKS)
+    steps = recipe_steps(task, pretrained, settings, folder)
     arms = make_arms(task, pretrained, settings, steps, folder and folder / "outputs")
     curves, resamples = compare_on(task, arms, settings, progress)
     final, encoder, features, classifier = _final_classifier(task, pretrained, steps)
@@ -304,8 +299,22 @@ def evaluate_encoders(
     )
 
 
+def recipe_steps(
+    task: Task, pretrained: Sequence[Pretrained], settings: EvaluateSettings, folder: Path | None
+) -> Steps | None:
+    """What the recipe trains beside probes; its networks are kept in `folder`. None for the recipe probe."""
+    networks = folder and folder / NETWORKS
+    if settings.recipe == "simclr-v2":
+        return SimCLRv2(task, pretrained, settings.simclr_v2, networks)
+    if settings.recipe == "metric":
+        return MetricLearning(task, pretrained, networks)
+    if settings.recipe == "grading":
+        return Grading(task, pretrained, networks)
+    return None
+
+
 def _final_classifier(
-    task: Task, pretrained: Sequence[Pretrained], steps: SimCLRv2 | MetricLearning | Grading | None
+    task: Task, pretrained: Sequence[Pretrained], steps: Steps | None
 ) -> tuple[str, Encoder, np.ndarray, Probe]:
     """Key of the arm whose classifier a run keeps, and with all training labels its encoder, features and
     classifier.
@@ -327,22 +336,33 @@ def compare_on(
     task: Task, arms: Sequence[Arm], settings: EvaluateSettings, progress: ProgressCallback | None = None
 ) -> tuple[LabelEfficiency, Resamples]:
     """All arms at the settings' budgets and seeds, with the same labels and the same bootstrap."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the report itself says when the test patients are few
+        resamples = draw_resamples(
+            task.collection.patients()[task.test], resamples=settings.resamples, seed=0
+        )
+    budgets = choose_budgets(settings.budgets, len(task.train))
+    curves = run_on(task, arms, settings, budgets, progress)
+    measure(curves, task.y[task.test], resamples)
+    return curves, resamples
+
+
+def run_on(
+    task: Task,
+    arms: Sequence[Arm],
+    settings: EvaluateSettings,
+    budgets: Sequence[int],
+    progress: ProgressCallback | None = None,
+) -> LabelEfficiency:
+    """The outputs of all arms at `budgets` and the settings' seeds, with the same labels; nothing is measured."""
     patients, y = task.collection.patients(), task.y
     if task.target.kind == "ordinal":
         arms = [graded(task, arm) for arm in arms]
-    budgets = choose_budgets(settings.budgets, len(task.train))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the report itself says when the test patients are few
-        resamples = draw_resamples(patients[task.test], resamples=settings.resamples, seed=0)
-    curves = compare_arms(
+    return run_arms(
         arms,
-        y[task.test],
         lambda seed: rows_of_budgets(task.train, y, patients, budgets, seed),
-        resamples,
         suite=metric_suite(task.target.kind, referable=task.target.referable),
         budgets=budgets,
         seeds=range(settings.seeds),
         progress=progress,
     )
-    return curves, resamples

@@ -22,9 +22,10 @@ from fewlabel.pipeline.predicting import save_classifier
 from fewlabel.pipeline.pretraining import Pretrained, check_texts, kept_pretrained, pretrain, split_of
 from fewlabel.pipeline.probabilities import validation_cases
 from fewlabel.pipeline.results import build_results
-from fewlabel.pipeline.runs import read_json, read_split, versions, write_json, write_split
+from fewlabel.pipeline.runs import finished_results, read_json, read_split, versions, write_json, write_split
 from fewlabel.pipeline.separation import separate_from_pretraining
 from fewlabel.pipeline.settings import PretrainSettings, check_range, resolve_settings
+from fewlabel.pipeline.unlabelled import unlabelled_results
 from fewlabel.processes import launched_processes
 from fewlabel.report import write_report
 from fewlabel.reports import PairedTexts
@@ -40,6 +41,33 @@ class Learned:
     report: Path
     headline: str
     results: JSON
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a command that pretrains and evaluates was asked to do.
+
+    main: what is learned on. others: collections that are only pretrained on. texts: of the images of `main`.
+    """
+
+    command: str
+    main: Collection
+    others: list[Collection]
+    pretraining: PretrainSettings
+    evaluation: EvaluateSettings
+    texts: PairedTexts | None
+
+    def described(self) -> JSON:
+        """What stands in run.json of it."""
+        return {
+            "command": self.command,
+            "collection": str(self.main.path),
+            "data": [one.fingerprint for one in [self.main, *self.others]],
+            "pretrain_on": [str(other.path) for other in self.others],
+            "pretraining": asdict(self.pretraining),
+            "evaluation": asdict(self.evaluation),
+            "texts": self.texts and texts_fingerprint(self.texts),
+        }
 
 
 def learn(
@@ -69,33 +97,24 @@ def learn(
     mistake of the user.
     """
     check_range("pretraining_seeds", pretraining_seeds, 1)
-    if launched_processes() != (1, 1):
-        raise FewlabelError(
-            "learn was started as several processes, and only pretraining is shared out: start fewlabel pretrain so, "
-            "then fewlabel evaluate as one process."
-        )
-    main = open_or_import(collection, reports, progress)
-    target = target or only_target(main)
-    others = [_open(other) for other in pretrain_on]
-    settings = replace(evaluation or EvaluateSettings(target), target=target)
-    chosen = resolve_settings(pretraining or PretrainSettings(), [main, *others])
-    out = Path(out) if out else usual_folder(main, target, chosen)
-    texts = paired_texts(main, reports, chosen.text, text_column) if reports else None
-    check_texts(chosen, [main, *others], texts)
+    job = open_job(
+        "learn",
+        collection,
+        target,
+        reports=reports,
+        text_column=text_column,
+        pretrain_on=pretrain_on,
+        pretraining=pretraining,
+        evaluation=evaluation,
+        progress=progress,
+    )
+    main, others, settings, chosen, texts = job.main, job.others, job.evaluation, job.pretraining, job.texts
+    out = Path(out) if out else usual_folder(main, settings.target, chosen)
     wanted = settings.target_in(main)
     strata = None if wanted.kind == "number" else wanted.values
     splits = [split_of(main, seed=chosen.seed, strata=strata, drop=drop_leaks)]
     splits += [whole(other) for other in others]
-    run = {
-        "command": "learn",
-        "collection": str(main.path),
-        "data": [one.fingerprint for one in [main, *others]],
-        "pretrain_on": [str(other.path) for other in others],
-        "pretraining": asdict(chosen),
-        "evaluation": asdict(settings),
-        "pretraining_seeds": pretraining_seeds,
-        "texts": texts and texts_fingerprint(texts),
-    }
+    run = {**job.described(), "pretraining_seeds": pretraining_seeds}
     if not (out / "run.json").exists():
         check_evaluation(main, splits[0], settings)
         Encoder(chosen.encoder_settings)  # a mistake in its name, size or weights shows here
@@ -118,6 +137,34 @@ def learn(
         ]
         write_split(out / "split.csv", [main, *others], encoders[0].splits)
         return _finish(main, encoders, settings, out, run, progress, texts=texts)
+
+
+def open_job(
+    command: str,
+    collection: Collection | str | Path,
+    target: str | None,
+    *,
+    reports: str | Path | None,
+    text_column: str | None,
+    pretrain_on: Sequence[Collection | str | Path],
+    pretraining: PretrainSettings | None,
+    evaluation: EvaluateSettings | None,
+    progress: ProgressCallback | None,
+) -> Job:
+    """What a command was asked to do, with what it is about opened; arguments and errors as of `learn`."""
+    if launched_processes() != (1, 1):
+        raise FewlabelError(
+            f"{command} was started as several processes, and only pretraining is shared out: start fewlabel pretrain "
+            "so, then fewlabel evaluate as one process."
+        )
+    main = open_or_import(collection, reports, progress)
+    target = target or only_target(main)
+    others = [_open(other) for other in pretrain_on]
+    chosen = resolve_settings(pretraining or PretrainSettings(), [main, *others])
+    texts = paired_texts(main, reports, chosen.text, text_column) if reports else None
+    check_texts(chosen, [main, *others], texts)
+    settings = replace(evaluation or EvaluateSettings(target), target=target)
+    return Job(command, main, others, chosen, settings, texts)
 
 
 def evaluate(
@@ -176,27 +223,8 @@ def whole(collection: Collection) -> Split:
 
 def _begin(out: Path, run: JSON) -> Learned | None:
     """Write run.json, or check that `out` holds this very run; what it gave, if it is finished already."""
-    if not (out / "run.json").exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise FewlabelError(f"{out} is not empty and holds no run: give a new folder with --out.")
-        write_json(out / "run.json", run)
-        return None
-    there, here = _flat(read_json(out / "run.json", "fewlabel learn")), _flat(run)
-    for key, value in here.items():
-        if there.get(key) != value:
-            raise FewlabelError(
-                f"{out} holds a run with another setting ({key}: {there.get(key)} there, {value} here): "
-                "give the same settings to continue it, or another --out to start a new one."
-            )
-    if not (out / "results.json").exists():
-        return None
-    results = read_json(out / "results.json", "fewlabel learn")
-    if (
-        _flat(results.get("settings", {})) != here
-        or results["versions"]["fewlabel"] != versions()["fewlabel"]
-    ):
-        return None
-    return _learned(out, results)
+    results = finished_results(out, run, "results.json")
+    return _learned(out, results) if results else None
 
 
 def _learned(out: Path, results: JSON) -> Learned:
@@ -204,16 +232,6 @@ def _learned(out: Path, results: JSON) -> Learned:
     headline = (results["headline"] or {}).get("sentence")
     nothing = "No reference was trained: labels saved are not measured."
     return Learned(out, write_report(out), headline or nothing, results)
-
-
-def _flat(content: JSON, prefix: str = "") -> JSON:
-    flat: JSON = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings, drop: bool) -> Pretrained:
@@ -251,6 +269,7 @@ def _finish(
     results = build_results(main, encoders, evaluated, settings, out)
     results |= similarity_results(evaluated, encoders[0], texts, out, prompts=settings.prompts)
     results |= evidence_results(evaluated, out) | few_shot_results(evaluated, encoders[0])
+    results |= unlabelled_results(evaluated.task, encoders[0], resamples=settings.resamples)
     results |= hygiene_results(evaluated.task, encoders[0], out)
     results |= generated_results(evaluated.task, encoders[0], out)
     pretrain_seconds = sum(encoder.fit.seconds for encoder in encoders)

@@ -23,6 +23,7 @@ from fewlabel.types import JSON, FewlabelError
 SHORTCUT_MARGIN = 0.02
 MISTAKES = 12
 MAP_POINTS = 1500
+MADE = "These images are made by a program. The figures show that the method runs, not what it is worth."
 
 
 def build_results(
@@ -358,10 +359,7 @@ def _spacing(collection: Collection) -> str:
 def _warnings(collection: Collection, pretrained: Sequence[Pretrained], evaluated: Evaluated) -> list[str]:
     task = evaluated.task
     found = list(dict.fromkeys(text for one in pretrained for text in one.fit.warnings))
-    if is_made(collection):
-        found.append(
-            "These images are made by a program. The figures show that the method runs, not what it is worth."
-        )
+    found += [MADE] if is_made(collection) else []
     found += _shortcut_warnings(evaluated)
     if not any(collection.column("case:patient_id")):
         found.append(

@@ -80,6 +80,41 @@ def versions() -> JSON:
     return found
 
 
+def finished_results(out: Path, run: JSON, name: str) -> JSON | None:
+    """Write run.json, or check that `out` holds this very run; the file `name` of results, if it was finished by this
+    version already.
+
+    Raises FewlabelError for a folder with something else, or a run with other settings.
+    """
+    if not (out / "run.json").exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise FewlabelError(f"{out} is not empty and holds no run: give a new folder with --out.")
+        write_json(out / "run.json", run)
+        return None
+    there, here = _flat(read_json(out / "run.json", f"fewlabel {run['command']}")), _flat(run)
+    for key, value in here.items():
+        if there.get(key) != value:
+            raise FewlabelError(
+                f"{out} holds a run with another setting ({key}: {there.get(key)} there, {value} here): "
+                "give the same settings to continue it, or another --out to start a new one."
+            )
+    if not (out / name).exists():
+        return None
+    results = read_json(out / name, f"fewlabel {run['command']}")
+    same = _flat(results.get("settings", {})) == here
+    return results if same and results["versions"]["fewlabel"] == versions()["fewlabel"] else None
+
+
+def _flat(content: JSON, prefix: str = "") -> JSON:
+    flat: JSON = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
 def write_split(path: Path, collections: Sequence[Collection], splits: Sequence[Split]) -> None:
     """split.csv: collection, case, hash of the pixels, part ("dropped" for rows that leaked), and how it came about."""
     with replacing(path) as temporary, temporary.open("w", newline="") as file:

@@ -27,6 +27,7 @@ _LATER: dict[str, type] = {
     "evidence": dict,
     "few_shot": dict,
     "worth_a_look": dict,
+    "unlabelled": list,
     "generated": dict,
 }
 """Blocks that runs of earlier versions lack, wholly or in part: they may be missing or null."""
@@ -35,9 +36,11 @@ _ABSTENTION: dict[str, type] = {"error": dict, "aurc": dict, "curve": dict, "ask
 _CURVE = ("coverage", "risk", "low", "high")
 
 
-def read_results(run: Path) -> JSON:
-    """The content of run/results.json; FewlabelError where it is missing or not what is expected."""
-    path = run / "results.json"
+def read_results(run: Path, name: str = "results.json") -> JSON:
+    """The content of run/results.json, or of another file of its form; FewlabelError where it is missing or not what is
+    expected.
+    """
+    path = run / name
     results = _read_object(path)
     if results is None:
         raise FewlabelError(

@@ -10,7 +10,16 @@ import jinja2
 from markupsafe import Markup
 
 from fewlabel.files import write_text
-from fewlabel.report import comparison, evidence, facts, generated, grades, image_text, inspection
+from fewlabel.report import (
+    comparison,
+    evidence,
+    facts,
+    generated,
+    grades,
+    image_text,
+    inspection,
+    unlabelled,
+)
 from fewlabel.report.contract import read_results, read_settings
 from fewlabel.report.results import Results
 from fewlabel.report.style import DARK, LIGHT, variables
@@ -51,6 +60,7 @@ def _context(run: Path, results: Results) -> JSON:
         "few_shot": lambda: evidence.few_shot(results),
         "evidence": lambda: evidence.nearest_cases(run, results),
         "worth_a_look": lambda: evidence.worth_a_look(run, results),
+        "unlabelled": lambda: unlabelled.without_labels(results.raw.get("unlabelled") or []),
         "generated": lambda: generated.generated(run, results),
         "views": lambda: facts.views(run, results),
         "mistakes": lambda: facts.mistakes(run, results),
@@ -59,7 +69,7 @@ def _context(run: Path, results: Results) -> JSON:
         "method": lambda: facts.method(results),
         "settings": lambda: facts.settings(results, read_settings(run, results.raw)),
     }
-    shown = {name: _built(run, name, build) for name, build in builders.items()}
+    shown = {name: built(run / "results.json", name, build) for name, build in builders.items()}
     raw = results.raw
     target = raw["target"]
     return {
@@ -73,14 +83,18 @@ def _context(run: Path, results: Results) -> JSON:
     }
 
 
-def _built(run: Path, name: str, build: Callable[[], Any]) -> Any:
+def built(path: Path, name: str, build: Callable[[], Any]) -> Any:
+    """What build() makes of the results at `path` for one part of a page.
+
+    Raises FewlabelError, naming the part, where they are not what is expected.
+    """
     try:
         return build()
     except FewlabelError:
         raise
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise FewlabelError(
-            f"{run / 'results.json'} cannot be shown in the part {name!r} ({type(error).__name__}: {error}): "
+            f"{path} cannot be shown in the part {name!r} ({type(error).__name__}: {error}): "
             "evaluate the run again with this version"
         ) from error
 

@@ -48,7 +48,8 @@ def write_similar(path: Path, page: SimilarPage) -> None:
         "collection": page.collection,
         "query": _shown(page.query),
         "hits": [_shown(hit) for hit in page.hits],
-        "note": page.note,
+        "warnings": [page.note] if page.note else [],
+        "made_images": False,
     }
     write_text(path, render("similar.html", context))
 
