@@ -27,6 +27,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "export",
+    "generate",
     "report",
     "phantoms",
     "index",
@@ -105,6 +106,7 @@ WRONG_WORDS: list[tuple[list[str], str]] = [
     (["import", "images"], "Missing option '--to'"),
     (["evaluate", "chest", "--target", "x", "--out", "o"], "Missing option '--model'"),
     (["export", "run", "--out", "o"], "Missing option '--to'"),
+    (["generate", "run"], "Missing option '--out'"),
     (["report"], "Missing argument 'run'"),
 ]
 
@@ -194,6 +196,7 @@ def test_places_that_are_wrong(chest: Path, images: Path, tmp_path: Path, fewlab
     export = ["export", tmp_path / "nowhere", "--out", tmp_path / "out", "--to"]
     refused(fewlabel(*export, "torchscript"), "is no finished run")
     refused(fewlabel(*export, "tflite"), "'tflite' is no format: export to onnx, torchscript or monai-bundle")
+    refused(fewlabel("generate", tmp_path / "nowhere", "--out", tmp_path / "out"), r"run\.json is missing")
     refused(fewlabel("report", tmp_path / "nowhere"), r"results\.json is missing")
     assert list(tmp_path.iterdir()) == []
 

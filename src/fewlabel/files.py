@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,33 @@ def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
     if lasting:
         sync_folder(path.parent)
+
+
+def check_new(out: Path) -> None:
+    """Raise FewlabelError unless `out` is an empty folder, or nothing yet."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FewlabelError(f"{out} is not an empty folder: give a new one with --out.")
+
+
+@contextmanager
+def filling(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out`; what the block puts there comes to `out` when it ends, and is removed when it
+    fails. Raises FewlabelError for a folder that is not empty, or cannot be written.
+    """
+    check_new(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
+            made = Path(folder) / "made"
+            made.mkdir()
+            yield made
+            out.mkdir(exist_ok=True)
+            for child in made.iterdir():
+                os.replace(child, out / child.name)
+    except OSError as error:
+        raise FewlabelError(
+            f"{out} could not be written ({error}): free some space or choose another --out."
+        ) from error
 
 
 def is_at_work(process: str) -> bool:

@@ -63,8 +63,9 @@ def test_the_decoder_is_kept(name: str, chest: Collection, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_the_report_calls_it_by_its_name(chest: Collection, tmp_path: Path) -> None:
     evaluation = replace(QUICK, budgets=(10,), seeds=1)
-    made = learn(chest, "opacity", tmp_path / "run", pretraining=settings_for("byol"), evaluation=evaluation)
-    assert made.results["arms"][0]["label"] == "BYOL, linear probe"
+    made = learn(chest, "opacity", tmp_path / "run", pretraining=settings_for("vae"), evaluation=evaluation)
+    assert made.results["arms"][0]["label"] == "VAE, linear probe"
+    assert "what the VAE makes of its code" in made.report.read_text()
     assert "SimCLR" not in made.headline
     assert replace(TINY, positives="patient").title == "SimCLR with pairs of images (MICLe)"
 

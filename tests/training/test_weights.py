@@ -10,8 +10,17 @@ import torch
 from torch import nn
 
 from fewlabel.networks import Encoder, EncoderSettings, mlp_head
+from fewlabel.networks.decoders import Decoder
+from fewlabel.objectives.generator import Generator
 from fewlabel.training import load_tensors, save_tensors
-from fewlabel.training.weights import load_encoder, load_head, save_encoder, save_head
+from fewlabel.training.weights import (
+    load_encoder,
+    load_generator,
+    load_head,
+    save_encoder,
+    save_generator,
+    save_head,
+)
 from fewlabel.types import FewlabelError
 
 
@@ -68,3 +77,40 @@ def test_each_file_is_taken_for_what_it_is(tmp_path: Path) -> None:
         load_encoder(tmp_path / "head.safetensors")
     with pytest.raises(FewlabelError, match="holds no projection head"):
         load_head(tmp_path / "encoder.safetensors")
+
+
+def _generator() -> Generator:
+    torch.manual_seed(3)
+    return Generator(Decoder(6, channels=3, size_px=16, width=4).eval(), 4, ("no finding", "opacity"))
+
+
+def test_a_generator_comes_back_and_makes_the_same_images(tmp_path: Path) -> None:
+    made, y = _generator(), torch.tensor([0, 1, 1])
+    save_generator(made, tmp_path / "generator.safetensors")
+    again = load_generator(tmp_path / "generator.safetensors")
+    assert again.class_names == ("no finding", "opacity")
+    assert (again.latent_dim, again.size_px, again.channels) == (4, 16, 3)
+    images = [one.sample(y, torch.Generator().manual_seed(1)) for one in (made, again)]
+    assert torch.equal(*images)
+
+
+def test_a_damaged_or_foreign_generator_is_told_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "generator.safetensors"
+    save_generator(_generator(), path)
+    tensors, metadata = load_tensors(path)
+    told = json.loads(metadata["generator"])
+    foreign = [
+        {},
+        {"generator": "[]"},
+        {"generator": "no JSON"},
+        {"generator": json.dumps({**told, "width": 5})},
+        {"generator": json.dumps({**told, "size_px": 15})},
+        {"generator": json.dumps({**told, "class_names": ["one"]})},
+    ]
+    for said in foreign:
+        save_tensors(tensors, path, said)
+        with pytest.raises(FewlabelError, match=r"holds no generator of images.*--objective vae-gan"):
+            load_generator(path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(FewlabelError, match="cannot be read as safetensors"):
+        load_generator(path)

@@ -73,6 +73,24 @@ def export(
 
 
 @app.command()
+def generate(
+    run: Annotated[Path, typer.Argument(help="A run made by fewlabel learn with --objective vae-gan.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the made images and their table.")],
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="The class to make images of; by default each.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many images of a class.")] = 100,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same images.")] = 0,
+) -> None:
+    """Make images of a class, each marked as made; those too close to a training image are left out."""
+    from fewlabel import pipeline
+
+    with Bar("making images") as progress:
+        made = pipeline.generate(run, out, class_name=class_name, count=count, seed=seed, progress=progress)
+    print(f"{made.summary}: {made.out}")
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="A run made by fewlabel learn or evaluate.")]) -> None:
     """Write report.html again from results.json."""
     from fewlabel.report import write_report

@@ -72,6 +72,9 @@ def facts_of(state: State) -> list[str]:
         facts.append(f"{exact} images have the same pixels as another image")
     if near > exact:
         facts.append(f"{near} images have a copy or a near copy among the others")
+    made = sum(r["attributes"].get("made") == 1 for r in rows)
+    if made:
+        facts.append(f"{made} images are made by a generator and show no patient (column made)")
     padded = sum(r["has_padding"] for r in rows)
     if padded:
         facts.append(f"{padded} images have pixels that the source marks as padding; they are drawn black")

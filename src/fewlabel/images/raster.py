@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import PIL.Image
 from PIL import ImageOps, ImageSequence
 
 from fewlabel.images.intensities import allowed_dtype, drawing_range, finite, grey_if_equal
+from fewlabel.images.made import MADE_KEY, MADE_NOTE
 from fewlabel.images.quiet import collected, error_line, muted_stderr
 from fewlabel.images.source import check_size
 from fewlabel.types import Image, UnreadableImage
@@ -23,7 +25,8 @@ def read_raster(path: Path) -> Image:
 
     Returns:
         pixels (1, H, W) or (3, H, W); (C, D, H, W) for several frames of one size. The EXIF orientation is
-        applied. Fully transparent pixels are marked not valid.
+        applied. Fully transparent pixels are marked not valid. A file with the mark of made images gives the attribute
+        "made" = 1.
 
     Raises:
         UnreadableImage: with the reason. Pillow's own guard refuses pictures above 179 million pixels.
@@ -40,7 +43,8 @@ def read_raster(path: Path) -> Image:
         raise UnreadableImage("the picture is damaged: its header cannot be understood") from error
     except Exception as error:  # decoders raise many things on broken data
         raise UnreadableImage(f"the picture is damaged or not decodable: {error_line(error)}") from error
-    return as_image(stacked, alpha, notes)
+    image = as_image(stacked, alpha, notes)
+    return replace(image, attributes={"made": 1.0}) if MADE_NOTE in notes else image
 
 
 def as_image(frames: np.ndarray, alpha: np.ndarray | None, notes: tuple[str, ...]) -> Image:
@@ -73,7 +77,8 @@ def _pillow(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]
         if count == 1:
             turned, notes = _upright(picture)
             pixels, alpha, more = _pixels(turned)
-            return pixels[None], None if alpha is None else alpha[None], notes + more
+            made = (MADE_NOTE,) if MADE_KEY in picture.info else ()
+            return pixels[None], None if alpha is None else alpha[None], made + notes + more
         parts = [_pixels(frame) for frame in ImageSequence.Iterator(picture)]
     if len({part[0].shape for part in parts}) > 1:
         parts = [_as_colour(part) for part in parts]

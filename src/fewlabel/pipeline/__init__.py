@@ -4,6 +4,7 @@ from fewlabel.pipeline.adopting import paired_texts
 from fewlabel.pipeline.cross_validation import CrossValidated, cross_validate
 from fewlabel.pipeline.evaluating import EvaluateSettings
 from fewlabel.pipeline.exporting import Exported, export_model
+from fewlabel.pipeline.generating import Generated, generate
 from fewlabel.pipeline.inspecting import Inspected, inspect_labels
 from fewlabel.pipeline.learning import Learned, evaluate, learn
 from fewlabel.pipeline.predicting import Predictions, load_classifier, predict
@@ -15,6 +16,7 @@ __all__ = [
     "CrossValidated",
     "EvaluateSettings",
     "Exported",
+    "Generated",
     "Inspected",
     "Learned",
     "Predictions",
@@ -24,6 +26,7 @@ __all__ = [
     "cross_validate",
     "evaluate",
     "export_model",
+    "generate",
     "inspect_labels",
     "learn",
     "load_classifier",

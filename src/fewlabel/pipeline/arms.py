@@ -197,10 +197,15 @@ def random_encoder(settings: EncoderSettings, seed: int) -> Encoder:
 
 def pixel_features(task: Task, side_px: int = 16) -> np.ndarray:
     """The plain non-deep baseline: the image at 16 x 16 pixels, (N, C * 256)."""
+    return small_images(task.pixels, np.arange(len(task.pixels)), side_px)
+
+
+def small_images(pixels: np.ndarray, rows: np.ndarray, side_px: int) -> np.ndarray:
+    """Rows of images (N, C, S, S) at side_px x side_px pixels in [0, 1], (n, C * side_px^2)."""
     generator = torch.Generator()
     parts = []
-    for start in range(0, len(task.pixels), 1024):
-        images = torch.from_numpy(np.array(task.pixels[start : start + 1024]))
+    for start in range(0, len(rows), 1024):
+        images = torch.from_numpy(np.array(pixels[rows[start : start + 1024]]))
         parts.append(draw_view(images, plain_view(side_px), generator).flatten(1).numpy())
     return np.concatenate(parts)
 
@@ -297,14 +302,18 @@ def supervised_arm(task: Task, folder: Path | None, learning_rate: float = 1e-3)
 
     def train(rows: np.ndarray, seed: int) -> TrainedNetwork:
         images = labelled_images(task, rows)
-        with torch.random.fork_rng():
-            torch.manual_seed(mix_seed("supervised", seed))
-            objective = Supervised(
-                random_encoder(task.encoder_settings, seed),
-                classes=task.classes,
-                ordinal=task.target.kind == "ordinal",
-            )
         schedule = supervised_schedule(len(rows), learning_rate, mix_seed(seed) % 2**31)
-        return train_on_labels(objective, images, schedule)
+        return train_on_labels(from_scratch(task, seed), images, schedule)
 
     return trained_arm("supervised", "supervised from scratch", "reference", task, folder, train)
+
+
+def from_scratch(task: Task, seed: int) -> Supervised:
+    """The network of the task with random weights, for training on labels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(mix_seed("supervised", seed))
+        return Supervised(
+            random_encoder(task.encoder_settings, seed),
+            classes=task.classes,
+            ordinal=task.target.kind == "ordinal",
+        )

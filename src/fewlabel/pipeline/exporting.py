@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import tempfile
 import textwrap
 import warnings
 from collections.abc import Callable
@@ -19,7 +17,7 @@ from torch import nn
 
 from fewlabel.adaptation.features import extract_features
 from fewlabel.collection import Collection, square_image
-from fewlabel.files import write_text
+from fewlabel.files import check_new, filling, write_text
 from fewlabel.pipeline.model_card import Equality, RunFacts, model_card
 from fewlabel.pipeline.monai_bundle import write_bundle_files
 from fewlabel.pipeline.portable import PortableClassifier, unit_image
@@ -76,22 +74,14 @@ def export_model(run: str | Path, to: str, out: str | Path) -> Exported:
         collection_of(run),
     )
     model, card = _PLACES[to]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-            made = Path(folder) / "made"
-            (made / model).parent.mkdir(parents=True)
-            network = _write_network(facts, made / model)
-            equality = compare(classifier, network, facts.collection)
-            _refuse_differences(equality, to)
-            write_text(made / card, model_card(facts, equality))
-            if to == "monai-bundle":
-                write_bundle_files(made, facts)
-            _put_in_place(made, out)
-    except OSError as error:
-        raise FewlabelError(
-            f"{out} could not be written ({error}): free some space or choose another --out."
-        ) from error
+    with filling(out) as made:
+        (made / model).parent.mkdir(parents=True, exist_ok=True)
+        network = _write_network(facts, made / model)
+        equality = compare(classifier, network, facts.collection)
+        _refuse_differences(equality, to)
+        write_text(made / card, model_card(facts, equality))
+        if to == "monai-bundle":
+            write_bundle_files(made, facts)
     return Exported(out, out / model, out / card, equality)
 
 
@@ -99,8 +89,7 @@ def _check(to: str, out: Path) -> None:
     formats = list(_PLACES)
     if to not in formats:
         raise FewlabelError(f"{to!r} is no format: export to {', '.join(formats[:-1])} or {formats[-1]}.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FewlabelError(f"{out} is not an empty folder: give a new one with --out.")
+    check_new(out)
     if to == "onnx":
         for name in ("onnx", "onnxruntime"):
             _extra(name)
@@ -236,9 +225,3 @@ def _refuse_differences(equality: Equality, to: str) -> None:
             f"The network exported to {to} differs from the run by {equality.largest:.2g}, and at most "
             f"{equality.tolerance:g} is allowed: nothing was written; choose another format with --to."
         )
-
-
-def _put_in_place(made: Path, out: Path) -> None:
-    out.mkdir(exist_ok=True)
-    for child in made.iterdir():
-        os.replace(child, out / child.name)

@@ -20,6 +20,8 @@ from fewlabel.views import ViewSettings, draw_views, plain_view, to_unit_range
 TILE_PX = 112
 MAP_OPACITY = 0.45
 MARKS = 3
+MADE_COLOUR = "#f4c430"
+"""Of the label on made images, and of the report's note on them."""
 
 
 def to_picture(image: np.ndarray, side_px: int = TILE_PX) -> np.ndarray:
@@ -39,6 +41,17 @@ def save_grid(rows: Sequence[Sequence[np.ndarray]], path: Path, gap_px: int = 4)
             canvas[i * step : i * step + side, j * step : j * step + side] = picture
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(canvas).save(path)
+
+
+def marked(picture: np.ndarray, text: str = "made") -> np.ndarray:
+    """A picture (side, side, 3) uint8 with a small label burned into its lower left corner."""
+    image = PIL.Image.fromarray(picture)
+    draw = PIL.ImageDraw.Draw(image)
+    font = PIL.ImageFont.load_default(size=max(9.0, image.height / 9))
+    left, top, right, bottom = draw.textbbox((4, image.height - 3), text, font=font, anchor="lb")
+    draw.rectangle((left - 4, top - 3, right + 3, bottom + 3), fill=MADE_COLOUR)
+    draw.text((4, image.height - 3), text, fill="black", anchor="lb", font=font)
+    return np.asarray(image)
 
 
 def views_figure(

@@ -15,6 +15,7 @@ from fewlabel.pipeline.adopting import only_target, open_or_import, paired_texts
 from fewlabel.pipeline.evaluating import Evaluated, EvaluateSettings, check_evaluation, evaluate_encoders
 from fewlabel.pipeline.evidence import evidence_results, few_shot_results, labelled_cases
 from fewlabel.pipeline.inspecting import hygiene_results
+from fewlabel.pipeline.made_pictures import generated_results
 from fewlabel.pipeline.neighbours import similarity_results
 from fewlabel.pipeline.pairs import texts_fingerprint
 from fewlabel.pipeline.predicting import save_classifier
@@ -270,6 +271,7 @@ def _finish(
     results |= evidence_results(evaluated, out) | few_shot_results(evaluated, encoders[0])
     results |= unlabelled_results(evaluated.task, encoders[0], resamples=settings.resamples)
     results |= hygiene_results(evaluated.task, encoders[0], out)
+    results |= generated_results(evaluated.task, encoders[0], out)
     pretrain_seconds = sum(encoder.fit.seconds for encoder in encoders)
     results["seconds"] = {
         "pretrain": pretrain_seconds,

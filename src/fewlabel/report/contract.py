@@ -28,6 +28,7 @@ _LATER: dict[str, type] = {
     "few_shot": dict,
     "worth_a_look": dict,
     "unlabelled": list,
+    "generated": dict,
 }
 """Blocks that runs of earlier versions lack, wholly or in part: they may be missing or null."""
 

@@ -10,7 +10,16 @@ import jinja2
 from markupsafe import Markup
 
 from fewlabel.files import write_text
-from fewlabel.report import comparison, evidence, facts, grades, image_text, inspection, unlabelled
+from fewlabel.report import (
+    comparison,
+    evidence,
+    facts,
+    generated,
+    grades,
+    image_text,
+    inspection,
+    unlabelled,
+)
 from fewlabel.report.contract import read_results, read_settings
 from fewlabel.report.results import Results
 from fewlabel.report.style import DARK, LIGHT, variables
@@ -52,6 +61,7 @@ def _context(run: Path, results: Results) -> JSON:
         "evidence": lambda: evidence.nearest_cases(run, results),
         "worth_a_look": lambda: evidence.worth_a_look(run, results),
         "unlabelled": lambda: unlabelled.without_labels(results.raw.get("unlabelled") or []),
+        "generated": lambda: generated.generated(run, results),
         "views": lambda: facts.views(run, results),
         "mistakes": lambda: facts.mistakes(run, results),
         "health": lambda: inspection.health(results),

@@ -1,4 +1,6 @@
-"""What training leaves: encoders and projection heads as safetensors, with what is needed to build them again."""
+"""What training leaves: encoders, projection heads, decoders and generators as safetensors, with what is needed to
+build them again.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from pathlib import Path
 from torch import nn
 
 from fewlabel.networks import Encoder, EncoderSettings, mlp_head
+from fewlabel.networks.decoders import Decoder
 from fewlabel.objectives import VAE, Autoencoder
+from fewlabel.objectives.generator import Generator
 from fewlabel.training.checkpoint import load_tensors, save_tensors
 from fewlabel.training.compute import channels_last
 from fewlabel.types import FewlabelError
@@ -17,6 +21,7 @@ from fewlabel.types import FewlabelError
 ENCODER = "encoder.safetensors"
 HEAD = "head.safetensors"
 RECONSTRUCTOR = "reconstructor.safetensors"
+GENERATOR = "generator.safetensors"
 """Names of these files in the folders of runs and models."""
 _RECONSTRUCTORS: dict[str, type[Autoencoder] | type[VAE]] = {kind.name: kind for kind in (Autoencoder, VAE)}
 _EARLIER = {"hidden_norm": True, "last_norm": True, "last_bias": False}
@@ -117,3 +122,36 @@ def load_reconstructor(path: Path, encoder: Encoder) -> Autoencoder | VAE:
             f"{path} holds no autoencoder or VAE that fits its encoder: pretrain again with one of them."
         ) from error
     return reconstructor.eval()
+
+
+def save_generator(generator: Generator, path: Path) -> None:
+    """What makes images, with the names of its classes in the file's metadata."""
+    decoder = generator.decoder
+    told = {
+        "latent_dim": generator.latent_dim,
+        "class_names": generator.class_names,
+        "channels": decoder.channels,
+        "size_px": decoder.size_px,
+        "width": decoder.width,
+    }
+    save_tensors(dict(decoder.state_dict()), path, {"generator": json.dumps(told)})
+
+
+def load_generator(path: Path) -> Generator:
+    """What `save_generator` wrote. Raises FewlabelError if the file is missing, damaged or something else."""
+    tensors, metadata = load_tensors(path)
+    try:
+        told = json.loads(metadata["generator"])
+        names = tuple(str(name) for name in told["class_names"])
+        decoder = Decoder(
+            told["latent_dim"] + len(names),
+            channels=told["channels"],
+            size_px=told["size_px"],
+            width=told["width"],
+        )
+        decoder.load_state_dict(tensors)
+        return Generator(decoder.requires_grad_(False).eval(), told["latent_dim"], names)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise FewlabelError(
+            f"{path} holds no generator of images: train one with `fewlabel learn` and --objective vae-gan."
+        ) from error
