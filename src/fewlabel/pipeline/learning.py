@@ -21,7 +21,15 @@ from fewlabel.pipeline.predicting import save_classifier
 from fewlabel.pipeline.pretraining import Pretrained, check_texts, kept_pretrained, pretrain, split_of
 from fewlabel.pipeline.probabilities import validation_cases
 from fewlabel.pipeline.results import build_results
-from fewlabel.pipeline.runs import read_json, read_split, versions, write_json, write_split
+from fewlabel.pipeline.runs import (
+    begin_run,
+    flat,
+    read_json,
+    read_split,
+    versions,
+    write_json,
+    write_split,
+)
 from fewlabel.pipeline.separation import separate_from_pretraining
 from fewlabel.pipeline.settings import PretrainSettings, check_range, resolve_settings
 from fewlabel.processes import launched_processes
@@ -174,24 +182,12 @@ def whole(collection: Collection) -> Split:
 
 
 def _begin(out: Path, run: JSON) -> Learned | None:
-    """Write run.json, or check that `out` holds this very run; what it gave, if it is finished already."""
-    if not (out / "run.json").exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise FewlabelError(f"{out} is not empty and holds no run: give a new folder with --out.")
-        write_json(out / "run.json", run)
-        return None
-    there, here = _flat(read_json(out / "run.json", "fewlabel learn")), _flat(run)
-    for key, value in here.items():
-        if there.get(key) != value:
-            raise FewlabelError(
-                f"{out} holds a run with another setting ({key}: {there.get(key)} there, {value} here): "
-                "give the same settings to continue it, or another --out to start a new one."
-            )
-    if not (out / "results.json").exists():
+    """As `begin_run`; what the run gave, if it is finished already."""
+    if not begin_run(out, run, "fewlabel learn") or not (out / "results.json").exists():
         return None
     results = read_json(out / "results.json", "fewlabel learn")
     if (
-        _flat(results.get("settings", {})) != here
+        flat(results.get("settings", {})) != flat(run)
         or results["versions"]["fewlabel"] != versions()["fewlabel"]
     ):
         return None
@@ -203,16 +199,6 @@ def _learned(out: Path, results: JSON) -> Learned:
     headline = (results["headline"] or {}).get("sentence")
     nothing = "No reference was trained: labels saved are not measured."
     return Learned(out, write_report(out), headline or nothing, results)
-
-
-def _flat(content: JSON, prefix: str = "") -> JSON:
-    flat: JSON = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def _load_pretrained(folder: Path, main: Collection, settings: EvaluateSettings, drop: bool) -> Pretrained:

@@ -18,6 +18,7 @@ from fewlabel.files import replacing, write_text
 from fewlabel.splits import PARTS, Split
 from fewlabel.types import JSON, FewlabelError
 
+RUN = "run.json"
 _LIBRARIES = ("fewlabel", "torch", "timm", "lightning-fabric", "numpy", "scikit-learn", "pydicom", "pyarrow")
 
 
@@ -54,6 +55,38 @@ def read_json(path: Path, made_by: str) -> JSON:
         raise FewlabelError(
             f"{path} cannot be read ({error}): it is damaged; make it again with `{made_by}`."
         ) from error
+
+
+def begin_run(out: Path, run: JSON, made_by: str) -> bool:
+    """Write run.json, or check that `out` holds this very run; True where it did.
+
+    run: what makes this run this run. Raises FewlabelError for a folder that holds something else, or a run with
+    another setting, naming it.
+    """
+    if not (out / RUN).exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise FewlabelError(f"{out} is not empty and holds no run: give a new folder with --out.")
+        write_json(out / RUN, run)
+        return False
+    there, here = flat(read_json(out / RUN, made_by)), flat(run)
+    for key, value in here.items():
+        if there.get(key) != value:
+            raise FewlabelError(
+                f"{out} holds a run with another setting ({key}: {there.get(key)} there, {value} here): "
+                "give the same settings to continue it, or another --out to start a new one."
+            )
+    return True
+
+
+def flat(content: JSON, prefix: str = "") -> JSON:
+    """Nested settings under names such as "pretraining.steps", lists in place of tuples."""
+    found: JSON = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            found.update(flat(value, f"{prefix}{key}."))
+        else:
+            found[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return found
 
 
 def read_history(folder: Path) -> list[JSON]:
