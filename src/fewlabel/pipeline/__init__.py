@@ -1,18 +1,24 @@
 """The main job and its stages."""
 
 from fewlabel.pipeline.adopting import paired_texts
+from fewlabel.pipeline.anomalies import Anomalies, find_anomalies
+from fewlabel.pipeline.anomaly_results import AnomalySettings
 from fewlabel.pipeline.evaluating import EvaluateSettings
 from fewlabel.pipeline.exporting import Exported, export_model
 from fewlabel.pipeline.inspecting import Inspected, inspect_labels
 from fewlabel.pipeline.learning import Learned, evaluate, learn
 from fewlabel.pipeline.predicting import Predictions, load_classifier, predict
 from fewlabel.pipeline.pretraining import Pretrained, pretrain, pretrain_on_cluster
+from fewlabel.pipeline.scoring import FileScores, score_files
 from fewlabel.pipeline.settings import PretrainSettings
 from fewlabel.pipeline.simclr_v2 import SimCLRv2Settings
 
 __all__ = [
+    "Anomalies",
+    "AnomalySettings",
     "EvaluateSettings",
     "Exported",
+    "FileScores",
     "Inspected",
     "Learned",
     "Predictions",
@@ -21,6 +27,7 @@ __all__ = [
     "SimCLRv2Settings",
     "evaluate",
     "export_model",
+    "find_anomalies",
     "inspect_labels",
     "learn",
     "load_classifier",
@@ -28,4 +35,5 @@ __all__ = [
     "predict",
     "pretrain",
     "pretrain_on_cluster",
+    "score_files",
 ]
