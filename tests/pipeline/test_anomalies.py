@@ -31,11 +31,12 @@ VAE = replace(TINY, objective="vae")
 Fewlabel = Callable[..., tuple[int, str, str]]
 
 
-def masks_of(collection: Collection) -> np.ndarray:
-    """The opacities of the fixture `chest`, in the order of its rows."""
+@pytest.fixture(scope="module")
+def masks(chest: Collection) -> np.ndarray:
+    """The opacities, in the order of the collection's rows."""
     made = radiographs(90, size_px=SIZE_PX, seed=1)
     first = {patient: i for i, patient in reversed(list(enumerate(made.patients)))}
-    names = [Path(case).stem.rsplit("_", 1) for case in collection.column("case:case_id")]
+    names = [Path(case).stem.rsplit("_", 1) for case in chest.column("case:case_id")]
     return made.opacity_mask[[first[patient] + int(number) - 1 for patient, number in names]]
 
 
@@ -50,7 +51,7 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def seen(chest: Collection, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+def seen(chest: Collection, masks: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     fit, of, fixed = pretraining.fit, Detector.of, Detector.fixed
     rows, normal, val = [], [], []
 
@@ -71,7 +72,7 @@ def seen(chest: Collection, tmp_path_factory: pytest.TempPathFactory) -> Seen:
         patch.setattr(Detector, "of", staticmethod(fitted))
         patch.setattr(Detector, "fixed", limited)
         out = tmp_path_factory.mktemp("anomalies") / "run"
-        run = find_anomalies(chest, SETTINGS, out, pretraining=VAE, masks=masks_of(chest))
+        run = find_anomalies(chest, SETTINGS, out, pretraining=VAE, masks=masks)
     [trained] = rows
     return Seen(run, trained, normal, val)
 
@@ -162,30 +163,31 @@ def test_ten_cases_five_highest_and_five_drawn(found: Anomalies) -> None:
     assert "These images are made" in page
 
 
-def test_places_are_measured_where_they_are_known(found: Anomalies, chest: Collection) -> None:
+def test_places_are_measured_where_they_are_known(
+    found: Anomalies, chest: Collection, masks: np.ndarray
+) -> None:
     told = found.results["localisation"]
     with (found.out / "scores.csv").open(newline="") as file:
         test = [row["case"] for row in csv.DictReader(file) if row["part"] == "test"]
     rows = np.flatnonzero(np.isin(chest.column("case:case_id"), test))
     with_opacity = rows[chest.column("opacity")[rows] == 1]
-    masks = masks_of(chest)[with_opacity]
+    known = masks[with_opacity]
     assert told["images"] == len(with_opacity)
-    assert told["chance"] == pytest.approx(masks.mean())
+    assert told["chance"] == pytest.approx(known.mean())
     detector = load_detector(found.out / "model")
     maps = detector.look(chest.square(SIZE_PX)[with_opacity]).maps["patches"]
-    wanted = np.mean([mask.ravel()[one.argmax()] for mask, one in zip(masks, maps, strict=True)])
+    wanted = np.mean([mask.ravel()[one.argmax()] for mask, one in zip(known, maps, strict=True)])
     assert told["rows"][0]["hits"]["value"] == pytest.approx(wanted)
     assert "an orange line" in found.page.read_text().lower()
 
 
 def test_again_is_at_once_and_other_settings_are_refused(
-    found: Anomalies, chest: Collection, monkeypatch: pytest.MonkeyPatch
+    found: Anomalies, chest: Collection, masks: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*arguments: Any, **named: Any) -> None:
         raise AssertionError
 
     monkeypatch.setattr(anomalies, "pretrain", never)
-    masks = masks_of(chest)
     again = find_anomalies(chest, SETTINGS, found.out, pretraining=VAE, masks=masks)
     assert again.results == found.results
     for changes, said in (
@@ -202,7 +204,7 @@ def test_again_is_at_once_and_other_settings_are_refused(
 
 
 def test_an_interrupted_run_goes_on_from_what_was_pretrained(
-    found: Anomalies, chest: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    found: Anomalies, chest: Collection, masks: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*arguments: Any, **named: Any) -> None:
         raise AssertionError
@@ -211,7 +213,7 @@ def test_an_interrupted_run_goes_on_from_what_was_pretrained(
     (tmp_path / "run" / "anomalies.json").unlink()
     shutil.rmtree(tmp_path / "run" / "model")
     monkeypatch.setattr(pretraining, "fit", never)
-    again = find_anomalies(chest, SETTINGS, tmp_path / "run", pretraining=VAE, masks=masks_of(chest))
+    again = find_anomalies(chest, SETTINGS, tmp_path / "run", pretraining=VAE, masks=masks)
     for before, after in zip(found.results["scores"], again.results["scores"], strict=True):
         assert after["auroc"] == before["auroc"]
         assert after["threshold"] == pytest.approx(before["threshold"], rel=1e-5)

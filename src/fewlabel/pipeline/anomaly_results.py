@@ -99,7 +99,7 @@ class Measured:
 
 def anomaly_results(measured: Measured, pretrained: Pretrained, settings: AnomalySettings, out: Path) -> JSON:
     """The content of anomalies.json; writes scores.csv and the pictures to `out`."""
-    task = measured.task
+    task, title = measured.task, pretrained.settings.title
     patients = task.collection.patients()
     resamples = _drawn(patients[task.test], settings.resamples)
     rows = _score_rows(measured, resamples)
@@ -118,7 +118,7 @@ def anomaly_results(measured: Measured, pretrained: Pretrained, settings: Anomal
         "made_images": is_made(task.collection),
         "normal": settings.normal,
         "where": settings.where,
-        "objective": pretrained.settings.title,
+        "objective": title,
         "main": PATCHES,
         "headline": _headline(rows, counts["train"]["normal"]),
         "specificity": settings.specificity,
@@ -126,7 +126,7 @@ def anomaly_results(measured: Measured, pretrained: Pretrained, settings: Anomal
         "neither": task.target.not_mentioned,
         "split": task.split.origin,
         "scores": rows,
-        "localisation": _localisation(measured, patients, settings.resamples),
+        "localisation": _localisation(measured, title, settings.resamples),
         "maps": {
             name: {"label": MAPS[name].label, "unit": MAPS[name].unit, "low": low, "high": high}
             for name, (low, high) in measured.detector.ranges.items()
@@ -175,20 +175,24 @@ def _told(found: Bootstrap) -> JSON:
     return {"value": found.value, "low": low, "high": high, "n": found.n, "patients": found.patients}
 
 
-def _localisation(measured: Measured, patients: np.ndarray, resamples: int) -> JSON | None:
+def _localisation(measured: Measured, title: str, resamples: int) -> JSON | None:
     """How well maps find the masks of images that have one; beside them, what needs no detector."""
     rows, masks = measured.marked, measured.masks
     if masks is None or not len(rows):
         return None
-    task, drawn = measured.task, _drawn(patients[rows], resamples)
+    task = measured.task
+    drawn = _drawn(task.collection.patients()[rows], resamples)
     normal_val = task.pixels[task.val[task.y[task.val] == 0]]
     typical = measured.detector.look(normal_val).maps[PATCHES].mean(axis=0)
-    maps = {
-        f"{MAPS[name].label}": found for name, found in measured.detector.look(task.pixels[rows]).maps.items()
+    own = measured.detector.look(task.pixels[rows]).maps
+    random = measured.random.look(task.pixels[rows]).maps[PATCHES]
+    maps = {f"{title}: {MAPS[name].label}": found for name, found in own.items()} | {
+        f"random weights: {MAPS[PATCHES].label}": random,
+        f"{title}: the mean map of normal images, whatever the image": np.repeat(
+            typical[None], len(rows), axis=0
+        ),
+        "brightness of the pixel": np.stack([_grey(task, row) for row in rows]),
     }
-    maps[f"random weights: {MAPS[PATCHES].label}"] = measured.random.look(task.pixels[rows]).maps[PATCHES]
-    maps["brightness of the pixel"] = np.stack([_grey(task, row) for row in rows])
-    maps["the same map for all images: mean of normal ones"] = np.repeat(typical[None], len(rows), axis=0)
     nobody = np.ones(len(rows))
     found = [
         {

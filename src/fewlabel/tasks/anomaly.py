@@ -34,7 +34,7 @@ SMOOTHING = 4 / 224
 PEAK = 0.99
 """The quantile of an error map that stands for its peak: about 40 of 64 x 64 pixels lie above."""
 
-ELBO_DRAWS = 16
+ELBO_DRAWS = 8
 LEAST_SPREAD = 0.1
 """Channels that hardly vary over normal places are divided by this share of the median deviation, not by their own."""
 
