@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import shutil
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import SIZE_PX, TINY
+from tiny_runs import SIZE_PX, TINY, Fewlabel, check_refused
 
-from fewlabel.cli import main
 from fewlabel.collection import Collection
 from fewlabel.evaluation import metrics
 from fewlabel.phantoms import radiographs
@@ -28,7 +24,6 @@ from fewlabel.types import FewlabelError
 HEALTHY = "opacity = 0 AND effusion = 0 AND reticulation = 0"
 SETTINGS = AnomalySettings(HEALTHY, specificity=0.8, patches=200, resamples=40)
 VAE = replace(TINY, objective="vae")
-Fewlabel = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -85,21 +80,6 @@ def found(seen: Seen) -> Anomalies:
 @pytest.fixture(scope="module")
 def images(chest: Collection) -> Path:
     return chest.path.parent / "images" / "images"
-
-
-@pytest.fixture
-def fewlabel(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fewlabel:
-    """fewlabel("score", ...) -> status, output, errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fewlabel", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        shown = capsys.readouterr()
-        return int(stopped.value.code or 0), shown.out, shown.err
-
-    return call
 
 
 def test_only_normal_images_are_learned_from(seen: Seen, chest: Collection) -> None:
@@ -309,12 +289,7 @@ def test_mistakes_are_one_sentence(
         (["score", found.out, tmp_path / "none.png", "--out", tmp_path / "s"], "There is no file"),
         (["score", found.out, full, "--out", full], "holds something else than scores"),
     ]
-    for arguments, expected in wrong:
-        status, _, err = fewlabel(*arguments)
-        assert status == 1, arguments
-        assert len(err.splitlines()) == 1, err
-        assert err.startswith("error: ")
-        assert re.search(expected, err), err
+    check_refused(fewlabel, wrong)
     assert not (tmp_path / "new").exists()
     with pytest.raises(FewlabelError, match=r"Masks are \(90, 8, 8\)"):
         find_anomalies(chest, SETTINGS, tmp_path / "new", pretraining=VAE, masks=np.zeros((90, 8, 8), bool))
