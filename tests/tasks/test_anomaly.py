@@ -17,6 +17,7 @@ from fewlabel.tasks.anomaly import (
     Mahalanobis,
     NegativeELBO,
     PatchMemory,
+    UsualMap,
     draw_patches,
     peak,
     smoothed,
@@ -78,6 +79,15 @@ def test_smoothing_keeps_the_mass_and_the_peak_is_a_quantile() -> None:
     ramp = np.arange(100.0).reshape(1, 10, 10)
     assert peak(ramp, 1.0) == pytest.approx([99])
     assert peak(ramp, 0.5) == pytest.approx([49.5])
+
+
+def test_a_value_counts_by_what_is_usual_at_its_pixel() -> None:
+    normal = np.zeros((4, 2, 2))
+    normal[:, 0, 0] = [0, 10, 0, 10]  # a letter that is there or not
+    normal[:, 1] = [[1, 1], [3, 3], [1, 1], [3, 3]]
+    usual = UsualMap.of(normal)  # deviations 5, 0, 1, 1: a tenth of their median is 0.1
+    found = usual(np.full((1, 2, 2), 10.0))
+    assert found[0] == pytest.approx(np.array([[5 / 5.1, 10 / 0.1], [8 / 1.1, 8 / 1.1]]))
 
 
 def test_mahalanobis_by_hand_and_by_the_shrunk_covariance() -> None:

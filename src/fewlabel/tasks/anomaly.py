@@ -88,6 +88,28 @@ def peak(maps: np.ndarray, quantile: float = PEAK) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class UsualMap:
+    """What a map usually is at each pixel of normal images: mean (H, W), spread (H, W).
+
+    Where normal images differ, at burned-in letters and borders, a high value tells less than where they agree.
+    """
+
+    mean: np.ndarray
+    spread: np.ndarray
+
+    @staticmethod
+    def of(maps: np.ndarray) -> UsualMap:
+        """Of normal images' maps (N, H, W); a tenth of the median deviation is added to each pixel's own."""
+        deviation = maps.std(axis=0)
+        spread = deviation + max(LEAST_SPREAD * float(np.median(deviation)), 1e-12)
+        return UsualMap(maps.mean(axis=0), spread)
+
+    def __call__(self, maps: np.ndarray) -> np.ndarray:
+        """Maps (N, H, W) as deviations from what is usual at their pixels, (N, H, W)."""
+        return (maps - self.mean) / self.spread
+
+
+@dataclass(frozen=True)
 class Mahalanobis:
     """Distance from the mean of normal images in the metric of their covariance. mean (F,), precision (F, F)."""
 

@@ -20,6 +20,7 @@ from fewlabel.tasks.anomaly import (
     Mahalanobis,
     NegativeELBO,
     PatchMemory,
+    UsualMap,
     draw_patches,
     peak,
     smoothed,
@@ -55,6 +56,9 @@ SCORES: dict[str, ScoreKind] = {
     "mahalanobis": ScoreKind("Mahalanobis distance of the features", ""),
     RECONSTRUCTION: ScoreKind("mean squared reconstruction error", ""),
     "reconstruction-peak": ScoreKind("peak of the reconstruction error", ""),
+    "reconstruction-local": ScoreKind(
+        "peak of the reconstruction error, by what is usual at the pixel", "standard deviations"
+    ),
     "elbo": ScoreKind("−ELBO", "nats"),
 }
 MAPS: dict[str, ScoreKind] = {
@@ -79,6 +83,7 @@ class Detector:
     memory, gaussian: of normal training images. size_px, store_px: side of what the encoder sees, and of the squares
     that this is drawn from; max_side_px: larger images were shrunk to it first. thresholds: by score; an image above
     is called not normal. ranges: by map, the values that are drawn darkest and brightest.
+    usual: error maps of normal training images, where there is a decoder.
     """
 
     encoder: Encoder
@@ -90,6 +95,7 @@ class Detector:
     max_side_px: int
     thresholds: Mapping[str, float] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    usual: UsualMap | None = None
 
     @staticmethod
     def of(
@@ -109,7 +115,12 @@ class Detector:
         """
         gaussian = Mahalanobis.of(extract_features(encoder, normal, size_px=size_px))
         memory = PatchMemory.of(draw_patches(encoder, normal, size_px=size_px, count=patches, seed=seed))
-        return Detector(encoder, reconstructor, memory, gaussian, size_px, normal.shape[-1], max_side_px)
+        usual = None
+        if reconstructor is not None:
+            errors = extract_features(ErrorMap(reconstructor), normal[:BLOCK], size_px=size_px)
+            usual = UsualMap.of(smoothed(errors))
+        store_px = normal.shape[-1]
+        return Detector(encoder, reconstructor, memory, gaussian, size_px, store_px, max_side_px, usual=usual)
 
     def look(self, pixels: np.ndarray, *, maps: bool = True) -> Looked:
         """Scores and maps of images (N, C, S, S) (uint8 or uint16).
@@ -141,6 +152,8 @@ class Detector:
             scores[RECONSTRUCTION] = errors.mean(axis=(1, 2))
             maps[RECONSTRUCTION] = smoothed(errors)
             scores["reconstruction-peak"] = peak(maps[RECONSTRUCTION])
+            if self.usual is not None:
+                scores["reconstruction-local"] = peak(self.usual(maps[RECONSTRUCTION]))
         if isinstance(self.reconstructor, VAE):
             scores["elbo"] = extract_features(NegativeELBO(self.reconstructor), pixels, size_px=size_px)
         return Looked(scores, maps)
@@ -169,6 +182,8 @@ class Detector:
         if self.reconstructor is not None:
             save_reconstructor(self.reconstructor, folder / RECONSTRUCTOR)
         arrays = {**asdict(self.memory), **asdict(self.gaussian)}
+        if self.usual is not None:
+            arrays |= {"usual_mean": self.usual.mean, "usual_spread": self.usual.spread}
         save_tensors({name: torch.from_numpy(array) for name, array in arrays.items()}, folder / NORMAL)
         description = {
             "format": 1,
@@ -201,11 +216,12 @@ def load_detector(folder: Path) -> Detector:
     try:
         memory = PatchMemory(arrays["centre"], arrays["spread"], arrays["bank"])
         gaussian = Mahalanobis(arrays["mean"], arrays["precision"])
+        usual = UsualMap(arrays["usual_mean"], arrays["usual_spread"]) if decodes else None
     except KeyError as error:
         raise FewlabelError(
             f"{folder / NORMAL} lacks {error}: it is damaged; make it again with `fewlabel anomalies`."
         ) from error
-    return Detector(encoder, reconstructor, memory, gaussian, *sizes, thresholds, ranges)
+    return Detector(encoder, reconstructor, memory, gaussian, *sizes, thresholds, ranges, usual)
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
