@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import retrieval_page
+from anomaly import JOBS as ANOMALIES
+from anomaly_page import anomaly
 from compare_encoders import STUDIES
 from image_text import JOBS as PAIRS
 from image_text_page import image_text, image_text_short, protocol
@@ -38,7 +40,6 @@ from fewlabel.report.words import count, interval, number, p_value, signed
 from fewlabel.types import JSON, FewlabelError
 
 ROOT = Path(__file__).resolve().parents[1]
-SEARCH = "docs/search.md"
 FIGURE = "docs/figures/label-efficiency.svg"
 SHOWN_FIRST = "pneumoniamnist"
 NOT_MEASURED = "not measured"
@@ -324,6 +325,22 @@ FURTHER: dict[str, Callable[[JSON], str]] = {
 """Result files that are no jobs of `main_job.py`, and what makes their part of the page."""
 
 
+def _retrieval(folder: Path) -> str:
+    return retrieval_page.retrieval(read_study(folder / f"{retrieval_page.NAME}.json"))
+
+
+def _anomaly(folder: Path) -> str:
+    found = [read_study(folder / f"anomaly-{name}.json") for name in ANOMALIES]
+    return anomaly([content for content in found if content])
+
+
+BLOCKS: dict[str, tuple[str, Callable[[Path], str]]] = {
+    "docs/search.md": ("retrieval", _retrieval),
+    "docs/anomalies.md": ("anomaly", _anomaly),
+}
+"""Pages written by hand with one block of tables: its name, and what makes it of the folder of results."""
+
+
 def page(results: dict[str, Result], further: Sequence[str] = ()) -> str:
     """docs/results.md."""
     parts = [
@@ -451,11 +468,9 @@ def made(root: Path) -> dict[str, str]:
         if (folder / f"{name}.json").exists()
     }
     files["docs/performance.md"] = performance(found)
-    search = root / SEARCH
-    if search.exists():
-        measured = read_study(folder / f"{retrieval_page.NAME}.json")
-        text = search.read_text(encoding="utf-8")
-        files[SEARCH] = with_block(text, "retrieval", retrieval_page.retrieval(measured), SEARCH)
+    for path, (name, make) in BLOCKS.items():
+        if (root / path).exists():
+            files[path] = with_block((root / path).read_text(encoding="utf-8"), name, make(folder), path)
     for name in FIGURES.keys() & found.keys():
         path = f"docs/figures/{name}.svg"
         if not is_drawn(root / path, json_digest(found[name])):

@@ -142,7 +142,7 @@ def test_wrong_words(arguments: list[str], expected: str, fewlabel: Command) -> 
         (["--target", "opacity", "--learning-rate", "-1"], "learning_rate is -1"),
         (["--target", "opacity", "--temperature", "0"], "temperature is 0"),
         (["--target", "opacity", "--optimizer", "adagrad"], "use adamw, adam, sgd or lars"),
-        (["--target", "opacity", "--views", "strong"], "use medical, simclr or convirt"),
+        (["--target", "opacity", "--views", "strong"], "use medical, simclr, convirt or light"),
         (["--target", "opacity", "--loss", "triplet"], "use nt-xent or info-nce"),
         (["--target", "opacity", "--where", "opacity >"], "opacity >"),
         (["--target", "opacity", "--where", "opacity = 7"], "No image fulfils"),

@@ -59,4 +59,4 @@ def test_the_tables_stand_in_their_page(tmp_path: Path) -> None:
         text, "retrieval", retrieval_page.retrieval(None), "x"
     )
     with pytest.raises(ValueError, match=r"docs/search\.md needs <!-- retrieval:begin -->"):
-        make_tables.with_block("nothing", "retrieval", "", make_tables.SEARCH)
+        make_tables.with_block("nothing", "retrieval", "", "docs/search.md")

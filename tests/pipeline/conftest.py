@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from tiny_runs import QUICK, SIZE_PX, TINY, MakeCollection, two_steps
+from tiny_runs import QUICK, SIZE_PX, TINY, Fewlabel, MakeCollection, two_steps
 
+from fewlabel.cli import main
 from fewlabel.collection import Collection, import_images
 from fewlabel.phantoms import write_radiographs
 from fewlabel.pipeline import Learned, arms, learn
@@ -53,3 +55,18 @@ def run(chest: Collection, tmp_path_factory: pytest.TempPathFactory) -> Learned:
         patch.setattr(arms, "supervised_schedule", two_steps)
         out = tmp_path_factory.mktemp("runs") / "run"
         return learn(chest, "opacity", out, pretraining=TINY, evaluation=QUICK)
+
+
+@pytest.fixture
+def fewlabel(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fewlabel:
+    """fewlabel("search", ...) -> status, output, errors."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fewlabel", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        shown = capsys.readouterr()
+        return int(stopped.value.code or 0), shown.out, shown.err
+
+    return call

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import SIZE_PX, TINY, MakeCollection
+from tiny_runs import SIZE_PX, TINY, Fewlabel, MakeCollection, check_refused
 
 from fewlabel.adaptation.features import extract_features
-from fewlabel.cli import main
 from fewlabel.collection import Collection, import_images
 from fewlabel.evaluation.retrieval import cosines
 from fewlabel.pipeline import pretrain
@@ -23,8 +19,6 @@ from fewlabel.search import FolderIndex, open_index
 from fewlabel.tasks import retrieval
 from fewlabel.training.weights import ENCODER, load_encoder, save_encoder
 from fewlabel.types import FewlabelError
-
-Fewlabel = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -44,21 +38,6 @@ def place(chest: Collection, run: Path) -> Path:
     """The collection, indexed."""
     index_collection(chest.path, run)
     return chest.path
-
-
-@pytest.fixture
-def fewlabel(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fewlabel:
-    """fewlabel("search", ...) -> status, output, errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fewlabel", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        shown = capsys.readouterr()
-        return int(stopped.value.code or 0), shown.out, shown.err
-
-    return call
 
 
 def file_of(chest: Path, case: str) -> Path:
@@ -231,12 +210,7 @@ def test_mistakes_are_one_sentence(
         (["index", place, "--model", run, "--to", tmp_path / "full"], "is not empty and holds no index"),
         (["index", place, "--delete-patient", "x", "--rebuild"], "--delete-patient came with --rebuild"),
     ]
-    for arguments, expected in wrong:
-        status, _, err = fewlabel(*arguments)
-        assert status == 1, arguments
-        assert len(err.splitlines()) == 1, err
-        assert err.startswith("error: ")
-        assert re.search(expected, err), err
+    check_refused(fewlabel, wrong)
     assert len(open_index(place / "index")) == 40
 
 

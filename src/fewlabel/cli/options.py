@@ -111,7 +111,7 @@ def pretraining_options(
     ] = None,
     views: Annotated[
         str | None,
-        typer.Option(help="medical; simclr or convirt for those papers'. By default the objective's."),
+        typer.Option(help="medical; light; simclr or convirt for those papers'. By default the objective's."),
     ] = None,
     flips: Annotated[
         bool, typer.Option("--flips", help="Left-right flips, where the anatomy allows them.")
@@ -123,10 +123,10 @@ def pretraining_options(
     from typing import cast, get_args
 
     from fewlabel.pipeline import PretrainSettings
-    from fewlabel.pipeline.settings import ObjectiveName, TextSettings
+    from fewlabel.pipeline.settings import ObjectiveName, TextSettings, ViewName
 
     one_of("--text-view", text_view, ("sentence", "clause", "section"))
-    one_of("--views", views or "medical", ("medical", "simclr", "convirt"))
+    one_of("--views", views or "medical", get_args(ViewName))
     one_of("--objective", objective, get_args(ObjectiveName))
     one_of("--positives", positives, ("views", "patient", "study"))
     one_of("--loss", loss, ("nt-xent", "info-nce"))

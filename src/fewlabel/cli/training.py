@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -189,6 +190,35 @@ def evaluate(
             progress=progress,
         )
     _print_ended(learned.results["warnings"], learned.headline, learned.report)
+
+
+@app.command()
+@with_options(partial(pretraining_options, objective="vae"), "pretraining")
+def anomalies(
+    collection: Annotated[Path, typer.Argument(help="A collection with labels.")],
+    normal: Annotated[
+        str,
+        typer.Option(help="Which images are normal: an SQL expression over the columns; all others are not."),
+    ],
+    out: Out,
+    pretraining: Any,
+    where: Annotated[
+        str | None, typer.Option(help="Use these images only: an SQL expression over the columns.")
+    ] = None,
+    specificity: Annotated[
+        float, typer.Option(help="Thresholds leave this share of normal validation images below.")
+    ] = 0.95,
+    patches: Annotated[int, typer.Option(help="Normal places that are kept to compare with.")] = 10_000,
+    drop_leaks: DropLeaks = False,
+) -> None:
+    """Learn from normal images alone what is not normal, and write anomalies.html on how well it tells."""
+    from fewlabel import pipeline
+
+    settings = pipeline.AnomalySettings(normal, where, specificity, patches)
+    found = pipeline.find_anomalies(
+        collection, settings, out, pretraining=pretraining, drop_leaks=drop_leaks, bar=is_terminal()
+    )
+    _print_ended(found.results["warnings"], found.headline, found.page)
 
 
 def _print_ended(warnings: list[str], headline: str, page: Path) -> None:

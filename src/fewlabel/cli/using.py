@@ -12,11 +12,13 @@ from fewlabel.cli.options import Grades, split_words
 from fewlabel.cli.program import app
 from fewlabel.cli.progress import Bar
 
+Files = Annotated[list[Path], typer.Argument(help="Image files or folders.")]
+
 
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run made by fewlabel learn or evaluate.")],
-    files: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
+    files: Files,
     out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("predictions.csv"),
     abstain_above_risk: Annotated[
         float | None,
@@ -33,10 +35,31 @@ def predict(
             run, files, out=out, abstain_above_risk=abstain_above_risk, progress=progress
         )
     print(f"{predictions.summary}: {out}")
-    for row in [row for row in predictions.rows if row["status"] != "ok"][:10]:
+    _end_with_unreadable(predictions.rows)
+
+
+@app.command()
+def score(
+    run: Annotated[Path, typer.Argument(help="A run made by fewlabel anomalies.")],
+    files: Files,
+    out: Annotated[Path, typer.Option(help="The folder for scores.csv and the maps.")] = Path("scores"),
+) -> None:
+    """Score how unlike normal images new files are, with maps. Exit status as of predict."""
+    from fewlabel import pipeline
+
+    with Bar("scoring") as progress:
+        scored = pipeline.score_files(run, files, out, progress=progress)
+    print(f"{scored.summary}: {scored.table}")
+    _end_with_unreadable(scored.rows)
+
+
+def _end_with_unreadable(rows: list[dict[str, str]]) -> None:
+    """Say which files could not be read; exit status 3 if there are some, 1 if it was all of them."""
+    unreadable = [row for row in rows if row["status"] != "ok"]
+    for row in unreadable[:10]:
         print(f"unreadable: {row['file']}: {row['reason']}", file=sys.stderr)
-    if predictions.unreadable:
-        raise typer.Exit(1 if predictions.unreadable == len(predictions.rows) else 3)
+    if unreadable:
+        raise typer.Exit(1 if len(unreadable) == len(rows) else 3)
 
 
 @app.command()

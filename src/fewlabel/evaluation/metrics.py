@@ -74,6 +74,19 @@ def sensitivity_at_specificity(
     return _in_chunks(weights, sensitivity)
 
 
+def sensitivity(y: np.ndarray, called: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of the positive images that are called so; called is 0 or 1. Shape (R,)."""
+    _need_binary(y)
+    y, called, weights = _checked(y, called, weights)
+    return _in_chunks(weights, lambda rows: _ratio(rows @ (y * called), rows @ y))
+
+
+def specificity(y: np.ndarray, called: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of the negative images that are not called positive, as `sensitivity`. Shape (R,)."""
+    _need_binary(y)
+    return sensitivity(1 - np.asarray(y), 1 - np.asarray(called), weights)
+
+
 def balanced_accuracy(y: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean recall over the classes that the resample holds; y and predicted are class indices. Shape (R,)."""
     y, predicted, weights = _checked(y, predicted, weights)

@@ -25,7 +25,7 @@ from fewlabel.pipeline.evaluating import (
 from fewlabel.pipeline.fold_results import Fold, build_fold_results
 from fewlabel.pipeline.learning import Job, open_job, whole
 from fewlabel.pipeline.pretraining import pretrain
-from fewlabel.pipeline.runs import finished_results, read_json, versions, write_json, write_split
+from fewlabel.pipeline.runs import RUN, finished_results, read_json, versions, write_json, write_split
 from fewlabel.pipeline.settings import PretrainSettings
 from fewlabel.pipeline.unlabelled import unlabelled_results
 from fewlabel.report.cross_validation import write_cross_validation
@@ -87,7 +87,7 @@ def cross_validate(
     run = {**job.described(), "folds": folds}
     splits = fold_splits(main, settings, folds, job.pretraining.seed)
     job = replace(job, evaluation=replace(settings, budgets=_budgets(settings, splits)))
-    if not (out / "run.json").exists():
+    if not (out / RUN).exists():
         _check(job, splits)
     finished = finished_results(out, run, RESULTS)
     if finished:

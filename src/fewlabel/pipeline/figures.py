@@ -11,6 +11,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 import torch
 from matplotlib import colormaps
+from scipy.ndimage import binary_erosion
 
 from fewlabel.report.style import SIMILARITY_COLOURS
 from fewlabel.tasks.evidence import PlaceMatch
@@ -22,6 +23,8 @@ MAP_OPACITY = 0.45
 MARKS = 3
 MADE_COLOUR = "#f4c430"
 """Of the label on made images, and of the report's note on them."""
+OUTLINE = np.array([255, 140, 60], np.uint8)
+"""Colour of what is known to be there; the maps' colours have no such orange."""
 
 
 def to_picture(image: np.ndarray, side_px: int = TILE_PX) -> np.ndarray:
@@ -64,17 +67,29 @@ def views_figure(
     save_grid([[to_picture(image.numpy()) for image in line] for line in grid], path)
 
 
-def unit_image(pixels: np.ndarray, row: int) -> np.ndarray:
-    """One image of the collection, (C, S, S) in [0, 1]."""
+def unit_image(pixels: np.ndarray, row: int, size_px: int | None = None) -> np.ndarray:
+    """One image of the collection, (C, S, S) in [0, 1]; size_px: S, None = as it is stored."""
     image = to_unit_range(torch.from_numpy(np.array(pixels[row : row + 1])))
-    return draw_views(image, plain_view(image.shape[-1]), 1, torch.Generator())[0][0].numpy()
+    return draw_views(image, plain_view(size_px or image.shape[-1]), 1, torch.Generator())[0][0].numpy()
 
 
-def case_figure(pixels: np.ndarray, row: int, path: Path) -> None:
-    """One image of the collection as a PNG."""
+def case_figure(pixels: np.ndarray, row: int, path: Path, *, mask: np.ndarray | None = None) -> None:
+    """One image of the collection as a PNG; mask: (h, w) bool, whose outline is drawn in it."""
     plain = unit_image(pixels, row)
+    picture = to_picture(plain, side_px=max(224, plain.shape[-1]))
+    if mask is not None:
+        picture = _outlined(picture, mask)
     path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.fromarray(to_picture(plain, side_px=max(224, plain.shape[-1]))).save(path)
+    PIL.Image.fromarray(picture).save(path)
+
+
+def _outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The picture (side, side, 3) with the outline of a mask (h, w), two pixels wide."""
+    shape = PIL.Image.fromarray(mask.astype(np.uint8)).resize(
+        picture.shape[1::-1], PIL.Image.Resampling.NEAREST
+    )
+    inside = np.asarray(shape).astype(bool)
+    return np.where((inside & ~binary_erosion(inside, iterations=2))[..., None], OUTLINE, picture)
 
 
 def similarity_figure(image: np.ndarray, similarity: np.ndarray, path: Path) -> tuple[float, float]:
@@ -90,10 +105,17 @@ def similarity_figure(image: np.ndarray, similarity: np.ndarray, path: Path) -> 
             "give one finite number for each place of an (h, w) grid"
         )
     low, high = float(similarity.min()), float(similarity.max())
-    mixed = _under_map(image, similarity, low, high)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.fromarray(mixed).save(path)
+    map_figure(image, similarity, low, high, path)
     return low, high
+
+
+def map_figure(image: np.ndarray, found: np.ndarray, low: float, high: float, path: Path) -> None:
+    """One image under a map as a PNG of the size of `case_figure`, coloured from `low` (dark) to `high` (bright).
+
+    image: (C, S, S) in [0, 1]. found: (h, w), enlarged bilinearly; values outside of the range have its ends' colours.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(_under_map(image, found, low, high)).save(path)
 
 
 def _under_map(image: np.ndarray, similarity: np.ndarray, low: float, high: float) -> np.ndarray:

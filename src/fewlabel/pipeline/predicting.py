@@ -270,6 +270,27 @@ def list_files(inputs: Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
+def read_squares(
+    files: Sequence[Path], size_px: int, *, channels: int, max_side_px: int
+) -> tuple[np.ndarray, list[str], list[str]]:
+    """Files as `square_image` makes them of the images in them.
+
+    Returns the squares (n, channels, S, S) uint16 of those that can be read, why not for every file ("" = it can), and
+    the patients of those that can, "" = not known.
+    """
+    squares, reasons, patients = [], [], []
+    for file in files:
+        try:
+            image = read_file(file)
+            squares.append(square_image(image, size_px, channels=channels, max_side_px=max_side_px))
+            patients.append(image.patient_id)
+            reasons.append("")
+        except UnreadableImage as error:
+            reasons.append(str(error))
+    shape = (len(squares), channels, size_px, size_px)
+    return np.array(squares, dtype=np.uint16).reshape(shape), reasons, patients
+
+
 def predict(
     run: str | Path,
     inputs: Sequence[str | Path],
@@ -301,7 +322,7 @@ def predict(
         if progress:
             progress(len(rows), len(files), "files")
     if out:
-        _write(rows, Path(out))
+        write_rows(rows, Path(out))
     unreadable = sum(row["status"] != "ok" for row in rows)
     abstained = sum(row.get("abstained") == "yes" for row in rows)
     return Predictions(rows, unreadable, threshold, abstained)
@@ -310,27 +331,16 @@ def predict(
 def _predict_batch(
     classifier: Classifier, files: Sequence[Path], threshold: Threshold | None
 ) -> Iterator[dict[str, str]]:
-    squares, reasons, patients = [], [], []
-    channels = classifier.encoder.settings.channels
-    for file in files:
-        try:
-            image = read_file(file)
-            squares.append(
-                square_image(
-                    image,
-                    classifier.store_px,
-                    channels=channels,
-                    max_side_px=classifier.max_side_px,
-                )
-            )
-            patients.append(image.patient_id)
-            reasons.append("")
-        except UnreadableImage as error:
-            reasons.append(str(error))
+    squares, reasons, patients = read_squares(
+        files,
+        classifier.store_px,
+        channels=classifier.encoder.settings.channels,
+        max_side_px=classifier.max_side_px,
+    )
     outputs: Iterator[np.ndarray] = iter(())
     evidence: Iterator[dict[str, str]] = iter(())
-    if squares:
-        features = extract_features(classifier.encoder, np.stack(squares), size_px=classifier.size_px)
+    if len(squares):
+        features = extract_features(classifier.encoder, squares, size_px=classifier.size_px)
         predicted = classifier.probe.predict(features)
         outputs = iter(predicted)
         if classifier.cases:
@@ -399,7 +409,8 @@ def _answer(classifier: Classifier, output: np.ndarray, columns: Sequence[str]) 
     return {"prediction": called, **named}
 
 
-def _write(rows: Sequence[dict[str, str]], out: Path) -> None:
+def write_rows(rows: Sequence[dict[str, str]], out: Path) -> None:
+    """Rows with the same columns as CSV, atomically. Raises FewlabelError where it cannot be written."""
     try:
         with replacing(out) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))

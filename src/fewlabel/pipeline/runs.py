@@ -18,6 +18,7 @@ from fewlabel.files import replacing, write_text
 from fewlabel.splits import PARTS, Split
 from fewlabel.types import JSON, FewlabelError
 
+RUN = "run.json"
 _LIBRARIES = ("fewlabel", "torch", "timm", "lightning-fabric", "numpy", "scikit-learn", "pydicom", "pyarrow")
 
 
@@ -86,12 +87,12 @@ def finished_results(out: Path, run: JSON, name: str) -> JSON | None:
 
     Raises FewlabelError for a folder with something else, or a run with other settings.
     """
-    if not (out / "run.json").exists():
+    if not (out / RUN).exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FewlabelError(f"{out} is not empty and holds no run: give a new folder with --out.")
-        write_json(out / "run.json", run)
+        write_json(out / RUN, run)
         return None
-    there, here = _flat(read_json(out / "run.json", f"fewlabel {run['command']}")), _flat(run)
+    there, here = _flat(read_json(out / RUN, f"fewlabel {run['command']}")), _flat(run)
     for key, value in here.items():
         if there.get(key) != value:
             raise FewlabelError(

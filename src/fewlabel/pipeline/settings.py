@@ -14,10 +14,10 @@ from fewlabel.networks import EncoderSettings
 from fewlabel.networks.encoders import has_fixed_size
 from fewlabel.reports import DEFAULT_KEEP
 from fewlabel.types import JSON, FewlabelError, Schedule
-from fewlabel.views import ViewSettings, convirt_views, medical_views, simclr_views
+from fewlabel.views import ViewSettings, convirt_views, light_views, medical_views, simclr_views
 
 LossName = Literal["nt-xent", "info-nce"]
-ViewName = Literal["medical", "simclr", "convirt"]
+ViewName = Literal["medical", "simclr", "convirt", "light"]
 ObjectiveName = Literal["simclr", "moco", "byol", "barlow", "vicreg", "mae", "autoencoder", "vae", "convirt"]
 OBJECTIVE_TITLES: dict[ObjectiveName, str] = {
     "simclr": "SimCLR",
@@ -72,8 +72,8 @@ class PretrainSettings:
     encoder, weights, small_stem: see `EncoderSettings`. size_px: smaller images are enlarged to it, which helps: on
     PneumoniaMNIST (28 px) 64 px gave better validation figures than 28.
     channels: None = 3 if most images have colour, else 1.
-    views: "medical", SimCLR's "simclr" or ConVIRT's "convirt"; None = the objective's. flips: left-right flips among
-    the medical and ConVIRT's views; they make sides in reports wrong.
+    views: "medical", SimCLR's "simclr", ConVIRT's "convirt", or "light", which leave an image nearly as it is; None =
+    the objective's. flips: left-right flips among all but SimCLR's views; they make sides in reports wrong.
     temperature: None = 0.2, and ConVIRT's 0.1.
     steps of batch_size images (or all there are); AdamW with peak rate 1e-3; warm-up over 5 % of the steps.
     micro_batch, start_size_px: see `Schedule`. checkpointing: see `EncoderSettings`.
@@ -171,13 +171,10 @@ class PretrainSettings:
     @property
     def view_settings(self) -> ViewSettings:
         """The views; only for resolved settings."""
-        if self.views == "convirt":
-            return convirt_views(self.size_px, flips=self.flips)
-        return (
-            simclr_views(self.size_px)
-            if self.views == "simclr"
-            else medical_views(self.size_px, flips=self.flips)
-        )
+        if self.views == "simclr":
+            return simclr_views(self.size_px)
+        of_name = {"convirt": convirt_views, "light": light_views, "medical": medical_views}
+        return of_name[self.views or "medical"](self.size_px, flips=self.flips)
 
 
 def check_range(name: str, number: int | None, low: int, high: int | None = None) -> None:

@@ -212,7 +212,7 @@ def similarity(run: Path, results: Results) -> JSON | None:
         "first": cards[:MAPS_AT_ONCE],
         "more": cards[MAPS_AT_ONCE:],
         "left": len(cases) - len(cards),
-        "colours": _colour_key(),
+        "colours": colour_key(),
         "note": given.get("note") or "",
     }
 
@@ -230,6 +230,6 @@ def _map_card(run: Path, results: Results, case: JSON) -> JSON:
     }
 
 
-def _colour_key() -> str:
+def colour_key() -> str:
     """The colours of the maps from lowest to highest, as the stops of a CSS gradient."""
     return ", ".join(to_hex(colour) for colour in colormaps[SIMILARITY_COLOURS](np.linspace(0, 1, 9)))

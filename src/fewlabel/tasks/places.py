@@ -11,6 +11,9 @@ from torch import nn
 from fewlabel.networks import Encoder
 from fewlabel.types import FewlabelError
 
+MIDDLE_PLACES = 8
+"""Along each side, that the coarser of two middle levels has at least."""
+
 
 def place_features(encoder: Encoder, x: torch.Tensor) -> torch.Tensor:
     """Features (B, h, w, F) of each place of the feature map before pooling; x: (B, C, H, W) in [0, 1].
@@ -46,6 +49,45 @@ def _grid(network: Any, tokens: int) -> tuple[int, int] | None:
     if grid is None or prefix is None or tokens != prefix + grid[0] * grid[1]:
         return None
     return int(grid[0]), int(grid[1])
+
+
+def middle_features(encoder: Encoder, x: torch.Tensor) -> torch.Tensor:
+    """Features (B, h, w, F) of the neighbourhood of each place on two middle levels of the network.
+
+    x: (B, C, H, W) in [0, 1]. As in PatchCore (Roth et al. 2022, arXiv:2106.08265, section 3.1): each level is averaged
+    over 3 x 3 places, the coarser one is brought to the finer one's size, and both are joined. Levels are what timm's
+    `forward_intermediates` gives. The coarser is the deepest but the last one with at least 8 places along each side,
+    the finer the one before it: strides of 8 and 16 px of a ResNet at 224 px, as in the paper, and of 4 and 8 at 64 px.
+    Raises FewlabelError for networks whose levels cannot be told.
+    """
+    network: Any = encoder.network
+    levels = []
+    if hasattr(network, "forward_intermediates"):
+        levels = network.forward_intermediates((x - encoder.mean) / encoder.std, intermediates_only=True)[:-1]
+    if len(levels) < 2 or any(level.dim() != 4 for level in levels):
+        raise FewlabelError(
+            f"{encoder.settings.name} does not give two middle levels of its feature maps, and these are needed to "
+            "compare places: choose a ResNet, a ConvNeXt or a vision transformer."
+        )
+    fine_enough = [number for number, level in enumerate(levels) if min(level.shape[-2:]) >= MIDDLE_PLACES]
+    deeper = max(1, *fine_enough) if fine_enough else 1
+    finer, coarser = (
+        F.avg_pool2d(level, 3, stride=1, padding=1, count_include_pad=False)
+        for level in levels[deeper - 1 : deeper + 1]
+    )
+    coarser = F.interpolate(coarser, finer.shape[-2:], mode="bilinear")
+    return torch.cat([finer, coarser], dim=1).permute(0, 2, 3, 1)  # (B, h, w, F)
+
+
+class MiddlePlaces(nn.Module):
+    """Images (B, C, H, W) in [0, 1] -> `middle_features` (B, h, w, F)."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return middle_features(self.encoder, x)
 
 
 class PlaceSimilarity(nn.Module):
