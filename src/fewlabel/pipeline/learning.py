@@ -96,7 +96,7 @@ def learn(
         "texts": texts and texts_fingerprint(texts),
     }
     if not (out / "run.json").exists():
-        check_evaluation(main, splits[0], settings)
+        check_evaluation(main, splits[0], settings, chosen)
         Encoder(chosen.encoder_settings)  # a mistake in its name, size or weights shows here
     finished = _begin(out, run)
     if finished:
@@ -154,7 +154,7 @@ def evaluate(
         "texts": texts and texts_fingerprint(texts),
     }
     if not (out / "run.json").exists():
-        check_evaluation(main, encoders[0].splits[0], settings)
+        check_evaluation(main, encoders[0].splits[0], settings, encoders[0].settings)
     finished = _begin(out, run)
     if finished:
         return finished
