@@ -36,7 +36,9 @@ def small_encoder() -> Encoder:
 
 def checkpoints_every(steps: int, patch: pytest.MonkeyPatch) -> None:
     """Training on labels writes checkpoints that often, and at its last step."""
-    patch.setattr(finetune, "fit", lambda *given, **named: fit(*given, **{**named, "checkpoint_every": steps}))
+    patch.setattr(
+        finetune, "fit", lambda *given, **named: fit(*given, **{**named, "checkpoint_every": steps})
+    )
 
 
 def stop_at_checkpoint(number: int, patch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,9 @@ def objective(kind: str) -> SemiSupervisedObjective:
     return found[kind]()
 
 
-def learned(kind: str, out: Path | None = None, plan: SemiSupervisedSettings = PLAN, **more: Any) -> TrainedNetwork:
+def learned(
+    kind: str, out: Path | None = None, plan: SemiSupervisedSettings = PLAN, **more: Any
+) -> TrainedNetwork:
     images = replace(made(), **more)
     return learn_semi_supervised(
         objective(kind), images, UNLABELLED, plan, seed=0, out=out, compute=Compute("32")

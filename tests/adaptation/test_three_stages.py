@@ -92,7 +92,8 @@ def test_the_generator_begins_as_the_decoder(reconstructor: Any) -> None:
         y = torch.randint(2, (400,))
         for generator in (gan.generator, gan.averaged):
             one, other = (
-                generator(torch.cat([z, torch.nn.functional.one_hot(k, 2).float()], dim=1)) for k in (y, 1 - y)
+                generator(torch.cat([z, torch.nn.functional.one_hot(k, 2).float()], dim=1))
+                for k in (y, 1 - y)
             )
             assert torch.equal(one, other)  # whatever the class
             if isinstance(reconstructor, VAE):

@@ -54,7 +54,9 @@ def test_both_stages_are_arms_and_their_gain_is_told(whole: Learned) -> None:
     told = {(row["arm"], row["reference"]) for row in whole.results["differences"]}
     assert {("three-stage-frozen", "simclr"), ("three-stage", "three-stage-frozen")} <= told
     budget = whole.results["budgets"][-1]
-    assert [path.name for path in (whole.out / "networks").iterdir()] == [f"three-stage-{budget}-0.safetensors"]
+    assert [path.name for path in (whole.out / "networks").iterdir()] == [
+        f"three-stage-{budget}-0.safetensors"
+    ]
     assert "VAE + GAN, three stages" in (whole.out / "report.html").read_text()
     facts = RunFacts("onnx", load_classifier(whole.out), {}, {}, whole.results, None)
     assert method_key(facts) == whole.results["final"] == "three-stage"

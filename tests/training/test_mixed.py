@@ -69,7 +69,12 @@ def test_steps_and_seeds_differ_and_permutations_are_new() -> None:
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, data.batch_indices(0, 16, 1))
     labelled = [
-        tuple(row for step in (2 * epoch, 2 * epoch + 1) for row in data.batch_indices(step, 16, 0)[:, 0] if row in known)
+        tuple(
+            row
+            for step in (2 * epoch, 2 * epoch + 1)
+            for row in data.batch_indices(step, 16, 0)[:, 0]
+            if row in known
+        )
         for known in [set(np.flatnonzero(data.labels >= 0))]  # type: ignore[operator]
         for epoch in range(6)
     ]
@@ -123,7 +128,10 @@ def test_what_cannot_be_mixed() -> None:
     for share in (0.0, 1.0, -0.5):
         with pytest.raises(FewlabelError, match="a share between 0 and 1"):
             data_of(labels, share)
-    for everything, said in ((np.zeros(4, int), "4 images with a label and 0"), (np.full(4, -1), "0 images with a")):
+    for everything, said in (
+        (np.zeros(4, int), "4 images with a label and 0"),
+        (np.full(4, -1), "0 images with a"),
+    ):
         with pytest.raises(FewlabelError, match=said):
             data_of(everything)
     with pytest.raises(FewlabelError, match="came with groups or per_class"):

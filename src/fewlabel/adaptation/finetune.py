@@ -86,8 +86,8 @@ class LabelledImages:
 
 
 class Answering(Protocol):
-    """What training on labels leaves: it gives logits (B, K) of K classes, or a standardised number (B, 1) where K is 0,
-    of images (B, C, H, W).
+    """What training on labels leaves. It gives logits (B, K) of K classes, or a standardised number (B, 1) where K
+    is 0, of images (B, C, H, W).
     """
 
     @property

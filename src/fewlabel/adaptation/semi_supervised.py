@@ -73,11 +73,11 @@ def learn_semi_supervised(
 
     objective: is trained in place. unlabelled: rows of images.pixels; no label of theirs is looked at. Labelled images
     get the mild views of `images`, and so do the others, unless the objective says otherwise (`views_of`).
-    The weights with the best score on `images.val` are kept and calibrated there, and training goes on to its last step,
-    since a consistency term gains weight late. Of a GAN these are the weights of extractor and classifier; the generator,
-    on which that score says nothing, is that of the last step.
-    out: folder for checkpoints, from which the same call goes on. Raises FewlabelError for a number or grades instead of
-    classes, without unlabelled images, and as `fit` does.
+    The weights with the best score on `images.val` are kept and calibrated there, and training goes on to its last
+    step, since a consistency term gains weight late. Of a GAN these are the weights of extractor and classifier; the
+    generator, of which that score says nothing, is that of the last step.
+    out: folder for checkpoints, from which the same call goes on. Raises FewlabelError for a number or grades instead
+    of classes, without unlabelled images, and as `fit` does.
     """
     settings = settings or SemiSupervisedSettings()
     check_plain_classes(images.kind, "Semi-supervised training")

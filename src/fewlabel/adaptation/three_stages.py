@@ -1,12 +1,12 @@
-"""The second and third stage of autoencoder or VAE with GAN: few labels with a frozen extractor, then all of it jointly.
+"""Stages two and three of autoencoder or VAE with GAN: few labels with a frozen extractor, then all of it jointly.
 
 Stage 1 is the pretraining of an autoencoder or VAE on all images. In stage 2 its encoder is the frozen extractor of a
 semi-supervised GAN (Salimans et al. 2016, arXiv:1606.03498), and its decoder the generator that training begins with:
 generator and classifier learn from the labelled images alone. In stage 3 generator, discriminator and extractor learn
 together, on labelled and unlabelled images.
 
-The extractor's layers are under spectral normalisation from stage 2 on, at the norms that they had after stage 1, so that
-it says at first exactly what it said then. No norm may grow after that.
+The extractor's layers are under spectral normalisation from stage 2 on, at the norms that they had after stage 1, so
+that it says at first exactly what it said then. No norm may grow after that.
 """
 
 from __future__ import annotations
@@ -41,16 +41,15 @@ WHO = "Training in three stages"
 class ThreeStagesSettings:
     """How to train after stage 1.
 
-    frozen_steps of frozen_batch_size labelled images (or all there are), with the peak rate frozen_learning_rate: stage 2.
+    frozen_steps of frozen_batch_size labelled images (or all there are), at the peak rate frozen_learning_rate: of
+    stage 2.
     joint: stage 3.
     """
 
     frozen_steps: int = 200
     frozen_batch_size: int = 32
     frozen_learning_rate: float = 1e-3
-    joint: SemiSupervisedSettings = field(
-        default_factory=lambda: SemiSupervisedSettings(learning_rate=3e-4)
-    )
+    joint: SemiSupervisedSettings = field(default_factory=lambda: SemiSupervisedSettings(learning_rate=3e-4))
 
 
 def begun_gan(reconstructor: Autoencoder | VAE, classes: int, features: np.ndarray) -> GAN:

@@ -74,7 +74,7 @@ def hold_norm(layer: nn.Module) -> None:
     spectral_norm(layer)
     layer.eval()  # where a look at the weight does not go on with the power iteration
     normed = layer.weight.detach()
-    register_parametrization(layer, "weight", Scaled((before.norm() / normed.norm().clamp(min=1e-12))))
+    register_parametrization(layer, "weight", Scaled(before.norm() / normed.norm().clamp(min=1e-12)))
 
 
 class GAN(FreezableEncoder):

@@ -1,7 +1,7 @@
-"""The recipe "semi-supervised": M2, GAN, Mean Teacher and FixMatch beside the pretrained encoder, at every budget and seed.
+"""The recipe "semi-supervised": M2, GAN, Mean Teacher and FixMatch beside the pretrained encoder.
 
-Each starts from random weights, as in its paper, and sees the labels of a budget and all training images without theirs.
-Where the pretrained encoder comes with a decoder, the three stages are measured beside them.
+Each starts from random weights, as in its paper, at every budget and seed, and sees the labels of the budget and all
+training images without theirs. Where the pretrained encoder comes with a decoder, the three stages are measured beside them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class SemiSupervisedMethod:
 
 METHODS = (
     SemiSupervisedMethod("m2", "M2", lambda encoder, classes: M2(encoder, classes=classes)),
-    SemiSupervisedMethod("gan", "semi-supervised GAN", lambda encoder, classes: GAN(encoder, classes=classes)),
+    SemiSupervisedMethod(
+        "gan", "semi-supervised GAN", lambda encoder, classes: GAN(encoder, classes=classes)
+    ),
     SemiSupervisedMethod(
         "mean-teacher", "Mean Teacher", lambda encoder, classes: MeanTeacher(encoder, classes=classes)
     ),
@@ -62,9 +64,7 @@ class SemiSupervised:
     def arms(self, outputs: Path | None) -> list[Arm]:
         """One arm a method, and those of the three stages; outputs: as in `trained_arm`."""
         made = [
-            trained_arm(
-                method.key, method.label, "method", self.task, outputs, partial(self.trained, method)
-            )
+            trained_arm(method.key, method.label, "method", self.task, outputs, partial(self.trained, method))
             for method in METHODS
         ]
         return made + (self.three_stages.arms(outputs) if self.three_stages else [])

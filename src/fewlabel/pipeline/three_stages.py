@@ -1,4 +1,4 @@
-"""The recipe "three-stage": the pretrained autoencoder or VAE goes on as a semi-supervised GAN, at every budget and seed.
+"""The recipe "three-stage": the pretrained autoencoder or VAE goes on as a semi-supervised GAN, with each budget.
 
 Stage 1 is the run's pretraining. Stages 2 and 3 are those of `adaptation.three_stages`, each a training in a folder of
 its own, so that a run that was killed in any of them goes on at its last checkpoint. Both classifiers are measured.
@@ -45,8 +45,8 @@ FROZEN, JOINT = "three-stage-frozen", "three-stage"
 class ThreeStages:
     """Trains stages 2 and 3, and keeps what they answer.
 
-    pretrained: with their reconstructors. folder: for the network of stage 3 with all labels, and for checkpoints; None =
-    nowhere.
+    pretrained: with their reconstructors. folder: for the network of stage 3 with all labels, and for checkpoints;
+    None = nowhere.
     """
 
     def __init__(

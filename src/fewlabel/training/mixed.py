@@ -15,7 +15,7 @@ Order = Callable[[str, int, int], np.ndarray]
 
 
 def with_and_without_label(labels: np.ndarray) -> Kinds:
-    """The images of each kind, by labels as of `TrainingSet`; one of several labels that is known makes a labelled image.
+    """The images of each kind. labels: as of `TrainingSet`; an image with several needs one that is known.
 
     Raises FewlabelError where there is none of a kind.
     """
