@@ -15,9 +15,7 @@ work folder. `--quick` runs everything through in little time; its figures mean 
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
 import sys
 import tarfile
 import time
@@ -26,13 +24,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from machine import machine_facts
-from main_job import NIH_PRETRAINING, RESULTS, ROOT, data_folder, import_source
+from main_job import NIH_PRETRAINING, data_folder, import_source
+from named_jobs import run_named
 
 from fewlabel.collection import Collection, import_images
 from fewlabel.evaluation.intervals import Bootstrap, Resamples, paired_difference
 from fewlabel.evaluation.retrieval import Search, cosines, precision_at, rank_measures
-from fewlabel.files import write_text
 from fewlabel.pipeline import EvaluateSettings, Pretrained, PretrainSettings, pretrain
 from fewlabel.pipeline.arms import Task, encoder_features, pixel_features, random_features
 from fewlabel.pipeline.evaluating import make_task, rows_of_budgets
@@ -224,31 +221,7 @@ def _measures(similarity: np.ndarray, search: Search, drawn: Resamples) -> dict[
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the jobs named on the command line. Returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="+", choices=JOBS)
-    parser.add_argument("--quick", action="store_true", help="only show that it runs")
-    parser.add_argument(
-        "--work", type=Path, default=ROOT / ".work", help="collections and runs are kept here"
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    given = parser.parse_args(arguments)
-    work: Path = given.work / "quick" if given.quick else given.work
-    results = work / "results" if given.quick else given.results
-    try:
-        data_folder()
-        work.mkdir(parents=True, exist_ok=True)
-        (given.work / ".gitignore").write_text("*\n")
-        for name in given.names:
-            facts = machine_facts()
-            content = {**run_job(name, quick(JOBS[name]) if given.quick else JOBS[name], work), **facts}
-            write_text(results / f"metric-learning-{name}.json", json.dumps(content, indent=1) + "\n")
-            print(results / f"metric-learning-{name}.json")
-    except FewlabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_named(__doc__, "metric-learning", JOBS, quick, run_job, arguments)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 All have the same labels of the same draws, the same network (ResNet-18) and the same validation patients, who choose
 the weights that are kept and calibrate them. Autoencoder, VAE and SimCLR are pretrained once on all training images and
 followed by a linear probe; the three stages go on from that VAE; M2, GAN, Mean Teacher and FixMatch start from random
-weights. Every pretraining takes the same number of seconds of the processor (on a GPU: of the clock), and every training
-on labels another: as many steps as its speed, measured at the start, allows. Supervised training from scratch is that of
+weights. Every pretraining takes the same seconds of the processor (on a GPU: of the clock), every training on labels
+others: as many steps as its speed, measured at the start, allows. Supervised training from scratch is that of
 the main job, stopped early where validation does not get better. 95 % intervals are over patients and draws of labels,
 differences to supervised training are paired. One pretraining: an interval holds the chance of labels and patients, not
 that of pretrainings.
@@ -19,7 +19,6 @@ nothing and stay in the work folder.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -31,8 +30,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from machine import machine_facts
-from main_job import RESULTS, ROOT, SOURCES, data_folder, import_source, say
+from main_job import SOURCES, data_folder, import_source, say
+from named_jobs import run_named
 
 from fewlabel.collection import Collection
 from fewlabel.evaluation import metrics
@@ -53,7 +52,7 @@ from fewlabel.pipeline.pretraining import split_of
 from fewlabel.pipeline.semi_supervised import METHODS, SemiSupervised
 from fewlabel.pipeline.three_stages import JOINT, ThreeStages
 from fewlabel.splits import Split
-from fewlabel.types import JSON, FewlabelError
+from fewlabel.types import JSON
 
 REFERENCE = "supervised"
 PRETRAININGS = {"autoencoder": "autoencoder", "vae": "VAE", "simclr": "SimCLR"}
@@ -259,31 +258,7 @@ def run_job(name: str, job: SemiJob, work: Path) -> JSON:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the jobs named on the command line. Returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="+", choices=JOBS)
-    parser.add_argument("--quick", action="store_true", help="only show that it runs")
-    parser.add_argument(
-        "--work", type=Path, default=ROOT / ".work", help="collections and networks are kept here"
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    given = parser.parse_args(arguments)
-    work: Path = given.work / "quick" if given.quick else given.work
-    results = work / "results" if given.quick else given.results
-    try:
-        data_folder()
-        work.mkdir(parents=True, exist_ok=True)
-        (given.work / ".gitignore").write_text("*\n")
-        for name in given.names:
-            job, facts = quick(JOBS[name]) if given.quick else JOBS[name], machine_facts()
-            path = results / f"semi-supervised-{name}.json"
-            write_text(path, json.dumps({**run_job(name, job, work), **facts}, indent=1) + "\n")
-            print(path)
-    except FewlabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_named(__doc__, "semi-supervised", JOBS, quick, run_job, arguments)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from fewlabel.objectives import GAN, M2, FixMatch, MeanTeacher
 from fewlabel.training import Compute, load_tensors
 from fewlabel.types import FewlabelError
 
-PLAN = SemiSupervisedSettings(steps=40, batch_size=16, learning_rate=3e-3)
+PLAN = SemiSupervisedSettings(steps=30, batch_size=16, learning_rate=3e-3)
 KINDS = ["m2", "gan", "mean-teacher", "fixmatch"]
 
 
@@ -74,7 +74,7 @@ def test_each_method_learns_and_its_answers_are_calibrated(kind: str) -> None:
     assert trained.calibration.slope != 1.0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["m2", "fixmatch"])
 def test_labels_of_unlabelled_and_test_images_change_nothing(kind: str) -> None:
     images, short = made(), replace(PLAN, steps=4)
     y = images.y.copy()
@@ -90,10 +90,10 @@ def test_the_unlabelled_images_take_part() -> None:
     assert not same(learned("fixmatch", plan=short), learned("fixmatch", plan=short, pixels=pixels))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["gan", "mean-teacher"])
 def test_a_stopped_training_goes_on(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = replace(PLAN, steps=24)
-    checkpoints_every(10, monkeypatch)
+    plan = replace(PLAN, steps=12)
+    checkpoints_every(5, monkeypatch)
     whole = learned(kind, tmp_path / "whole", plan)
     with monkeypatch.context() as patch:
         stop_at_checkpoint(2, patch)
@@ -119,7 +119,7 @@ def test_a_gan_keeps_its_best_classifier_and_its_last_generator(tmp_path: Path) 
 @pytest.mark.parametrize(("kind", "said"), [("number", "is a number"), ("ordinal", "the target has grades")])
 def test_only_plain_classes_are_learned(kind: Any, said: str) -> None:
     with pytest.raises(FewlabelError, match=said):
-        learned("fixmatch", kind=kind)
+        learn_semi_supervised(objective("fixmatch"), replace(made(), kind=kind), UNLABELLED, PLAN, seed=0)
 
 
 def test_a_share_of_labels_lies_between_0_and_1() -> None:

@@ -19,7 +19,7 @@ from fewlabel.cli import main
 from fewlabel.collection import Collection
 from fewlabel.objectives import GAN
 from fewlabel.pipeline import Learned, arms, learn, load_classifier, three_stages
-from fewlabel.pipeline.evaluating import check_evaluation, evaluate_encoders
+from fewlabel.pipeline.evaluating import Evaluated, check_evaluation, evaluate_encoders
 from fewlabel.pipeline.learning import _load_pretrained
 from fewlabel.pipeline.model_card import RunFacts, method_key
 from fewlabel.pipeline.pretraining import split_of
@@ -73,10 +73,19 @@ def test_the_classifier_that_is_kept_is_that_of_stage_3(whole: Learned, chest: C
         assert np.allclose(classifier.probe.predict(features), kept["test"], atol=1e-4)
 
 
+def evaluated(whole: Learned, chest: Collection, folder: Path, **changes: Any) -> Evaluated:
+    """The run's encoder, evaluated once more; what lies in the folder is not trained again."""
+    settings = replace(RECIPE, supervised=False, **changes)
+    encoder = _load_pretrained(whole.out / "pretrain" / "seed-0", chest, settings, False)
+    return evaluate_encoders(chest, [encoder], settings, folder=folder)
+
+
 @pytest.mark.slow
-def test_the_gan_of_a_run_is_found_again(whole: Learned, chest: Collection) -> None:
-    encoder = _load_pretrained(whole.out / "pretrain" / "seed-0", chest, RECIPE, False)
-    gan = evaluate_encoders(chest, [encoder], RECIPE, folder=whole.out).gan
+def test_the_gan_of_a_run_is_found_again(
+    whole: Learned, chest: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(three_stages, "learn_frozen", lambda *given, **named: pytest.fail("trained again"))
+    gan = evaluated(whole, chest, whole.out).gan
     assert isinstance(gan, GAN)
     kept, _ = load_tensors(next((whole.out / "networks").iterdir()))
     assert all(torch.equal(kept[key], value) for key, value in gan.state_dict().items())
@@ -98,21 +107,24 @@ def test_an_interrupted_run_goes_on(
 
     monkeypatch.setattr(three_stages, stage, stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        learn(chest, "opacity", tmp_path / "run", pretraining=VAE, evaluation=RECIPE)
-    again = learn(chest, "opacity", tmp_path / "run", pretraining=VAE, evaluation=RECIPE)
+        evaluated(whole, chest, tmp_path)
+    evaluated(whole, chest, tmp_path)
     assert len(calls) == 3  # two trainings, of which the second began twice
-    assert again.results["metrics"] == whole.results["metrics"]
+    for path in (tmp_path / "outputs").iterdir():
+        with np.load(path) as ours, np.load(whole.out / "outputs" / path.name) as theirs:
+            assert np.array_equal(ours["test"], theirs["test"])
 
 
 @pytest.mark.slow
-def test_the_methods_from_scratch_stand_beside_the_three_stages(chest: Collection, tmp_path: Path) -> None:
-    settings = replace(RECIPE, recipe="semi-supervised", supervised=False)
-    made = learn(chest, "opacity", tmp_path / "run", pretraining=VAE, evaluation=settings)
-    keys = [arm["key"] for arm in made.results["arms"]]
+def test_the_methods_from_scratch_stand_beside_the_three_stages(
+    whole: Learned, chest: Collection, tmp_path: Path
+) -> None:
+    found = evaluated(whole, chest, tmp_path, recipe="semi-supervised")
+    keys = [arm.key for arm in found.arms]
     assert keys[1:7] == ["m2", "gan", "mean-teacher", "fixmatch", "three-stage-frozen", "three-stage"]
-    assert made.results["final"] == "simclr"
-    assert len(list((made.out / "networks").iterdir())) == 1  # the final GAN
-    outputs = {path.name for path in (made.out / "outputs").iterdir()}
+    assert (found.final, found.gan) == ("simclr", None)
+    assert len(list((tmp_path / "networks").iterdir())) == 1  # the final network of stage 3
+    outputs = {path.name for path in (tmp_path / "outputs").iterdir()}
     assert {f"{key}-10-0.npz" for key in keys[1:7]} <= outputs
 
 

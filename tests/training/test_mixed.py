@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_runs import SIZE_PX, SmallEncoder, schedule
+from training_runs import SIZE_PX, SmallEncoder, check_going_on, schedule
 
 from fewlabel.objectives import FixMatch
-from fewlabel.training import Compute, TrainingSet, fit, loop
+from fewlabel.training import Compute, TrainingSet, fit
 from fewlabel.types import FewlabelError
 from fewlabel.views import light_views
 
@@ -98,26 +98,14 @@ def fixmatch() -> FixMatch:
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, plan, weights = data_of(labels_of(6, 30)), schedule(batch_size=12, steps=6), []
+    data, plan = data_of(labels_of(6, 30)), schedule(batch_size=12, steps=6)
 
     def train(out: Any) -> dict[str, torch.Tensor]:
         made = fixmatch()
         fit(made, data, light_views(SIZE_PX), plan, out=out, checkpoint_every=3, compute=Compute("32"))
         return made.state_dict()
 
-    weights.append(train(tmp_path / "whole"))
-    save = loop._Run._save
-
-    def stop(run: Any) -> None:
-        save(run)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "_save", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "stopped")
-    weights.append(train(tmp_path / "stopped"))
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    check_going_on(train, tmp_path, monkeypatch)
     other = data_of(labels_of(6, 30), 0.5)
     with pytest.raises(FewlabelError, match=r"labelled_share: 0\.25 there, 0\.5 here"):
         fit(fixmatch(), other, light_views(SIZE_PX), plan, out=tmp_path / "stopped", compute=Compute("32"))

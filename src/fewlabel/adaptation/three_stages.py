@@ -42,13 +42,15 @@ class ThreeStagesSettings:
     """How to train after stage 1.
 
     frozen_steps of frozen_batch_size labelled images (or all there are), at the peak rate frozen_learning_rate: of
-    stage 2.
+    stage 2. Its classifier is one linear layer with a norm of 1, which turns slowly: it learns at head_rate times that
+    rate, at which a generator would collapse.
     joint: stage 3.
     """
 
     frozen_steps: int = 200
     frozen_batch_size: int = 32
     frozen_learning_rate: float = 1e-3
+    head_rate: float = 10.0
     joint: SemiSupervisedSettings = field(default_factory=lambda: SemiSupervisedSettings(learning_rate=3e-4))
 
 
@@ -90,6 +92,7 @@ def learn_frozen(
     settings = settings or ThreeStagesSettings()
     check_plain_classes(images.kind, WHO)
     gan.freeze_encoder()
+    gan.head_rate = settings.head_rate
     trained, data = before_training(gan, images)
     schedule = Schedule(
         settings.frozen_steps,
@@ -115,6 +118,7 @@ def learn_jointly(
 ) -> TrainedNetwork:
     """Stage 3: all of the GAN learns, in place, from where stage 2 left it; arguments as of `learn_semi_supervised`."""
     gan.freeze_encoder(False)
+    gan.head_rate = 1.0
     joint = (settings or ThreeStagesSettings()).joint
     return learn_semi_supervised(gan, images, unlabelled, joint, seed=seed, out=out, compute=compute)
 
@@ -125,7 +129,6 @@ def plain_network(trained: TrainedNetwork) -> TrainedNetwork:
     assert isinstance(gan, GAN)
     plain = Supervised(gan.plain_encoder(), classes=gan.classes)
     with torch.no_grad():
-        plain.head.weight.copy_(gan.head.weight)
-        plain.head.bias.copy_(gan.head.bias)
+        plain.head.load_state_dict({"weight": gan.head.weight, "bias": gan.head.bias})
     channels_last(plain)
     return replace(trained, objective=plain.to(gan.head.bias.device).eval())

@@ -227,7 +227,10 @@ def evaluation_options(
     ] = "probe",
     joint_steps: Annotated[
         int,
-        typer.Option(help="With semi-supervised and three-stage: steps on labelled and unlabelled images."),
+        typer.Option(
+            help="With semi-supervised and three-stage: steps on labelled and unlabelled images; with the extractor "
+            "frozen half as many."
+        ),
     ] = 400,
     student: Annotated[
         str, typer.Option(help="With simclr-v2: network of the small student, by timm's name.")
@@ -266,7 +269,9 @@ def evaluation_options(
         grades=split_words(grades),
         referable=referable,
         semi_supervised=replace(usual.semi_supervised, steps=joint_steps),
-        three_stages=replace(stages, joint=replace(stages.joint, steps=joint_steps)),
+        three_stages=replace(
+            stages, frozen_steps=max(1, joint_steps // 2), joint=replace(stages.joint, steps=joint_steps)
+        ),
     )
 
 

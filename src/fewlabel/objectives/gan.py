@@ -64,7 +64,7 @@ class Scaled(nn.Module):
         return weight * self.scale
 
 
-def hold_norm(layer: nn.Module) -> None:
+def hold_norm(layer: nn.Conv2d | nn.Linear) -> None:
     """Spectral normalisation that holds the layer's norm at what it is now, instead of at 1.
 
     What the layer computes does not change at first. At 1, the layers of a pretrained network would all be shrunk below
@@ -85,9 +85,12 @@ class GAN(FreezableEncoder):
         for one that was pretrained. class_weight: of the generator's cross-entropy. momentum: of the moving average of
         the generator, which makes the samples. width: of the generator.
     Raises FewlabelError for values outside, and for a size that 8 does not divide.
+
+    head_rate: the classifier learns at this many times the rate of the rest; to be set before training.
     """
 
     name = "gan"
+    head_rate = 1.0
     paper = "Salimans et al. 2016, arXiv:1606.03498"
     view_count = 1
     needs_labels = True
@@ -151,6 +154,10 @@ class GAN(FreezableEncoder):
         """ "encoder" (the extractor), "head" and "generator"."""
         parts = {"encoder": self.encoder, "head": self.head, "generator": self.generator}
         return {name: list(part.parameters()) for name, part in parts.items()}
+
+    def rate_scale(self, group: str, step: int) -> float:
+        """What the learning rate of a group is multiplied by."""
+        return self.head_rate if group == "head" else 1.0
 
     def steps(self, batch: Batch) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
         """The discriminator's step, then the generator's, each with the names of the groups that it moves."""

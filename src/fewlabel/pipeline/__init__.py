@@ -1,5 +1,7 @@
 """The main job and its stages."""
 
+from fewlabel.adaptation.semi_supervised import SemiSupervisedSettings
+from fewlabel.adaptation.three_stages import ThreeStagesSettings
 from fewlabel.pipeline.adopting import paired_texts
 from fewlabel.pipeline.evaluating import EvaluateSettings
 from fewlabel.pipeline.exporting import Exported, export_model
@@ -18,7 +20,9 @@ __all__ = [
     "Predictions",
     "PretrainSettings",
     "Pretrained",
+    "SemiSupervisedSettings",
     "SimCLRv2Settings",
+    "ThreeStagesSettings",
     "evaluate",
     "export_model",
     "inspect_labels",

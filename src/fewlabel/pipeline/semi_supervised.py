@@ -1,7 +1,8 @@
 """The recipe "semi-supervised": M2, GAN, Mean Teacher and FixMatch beside the pretrained encoder.
 
 Each starts from random weights, as in its paper, at every budget and seed, and sees the labels of the budget and all
-training images without theirs. Where the pretrained encoder comes with a decoder, the three stages are measured beside them.
+training images without theirs. Where the pretrained encoder comes with a decoder, the three stages are measured beside
+them.
 """
 
 from __future__ import annotations
