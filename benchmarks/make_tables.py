@@ -34,6 +34,7 @@ from performance_page import (
     performance,
     pyplot_for_svg,
 )
+from semi_supervised_page import semi_supervised
 
 from fewlabel.report.style import LIGHT, looks
 from fewlabel.report.words import count, interval, number, p_value, signed
@@ -321,6 +322,7 @@ FURTHER: dict[str, Callable[[JSON], str]] = {
     "retrieval-protocol-nih-weak-text": protocol,
     "metric-learning-nih-chest-xray": metric_learning,
     "metric-learning-mednist-64": metric_learning,
+    "semi-supervised-pneumoniamnist": semi_supervised,
 }
 """Result files that are no jobs of `main_job.py`, and what makes their part of the page."""
 

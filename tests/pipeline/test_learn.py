@@ -317,11 +317,11 @@ def test_parts_without_labels_are_named(chest: Collection) -> None:
         (Split(whole[:40], whole[40:], nobody, ""), "test"),
     ):
         with pytest.raises(FewlabelError, match=f"No {part} image has a usable label for 'opacity'"):
-            check_evaluation(chest, split, QUICK)
+            check_evaluation(chest, split, QUICK, TINY)
     numbers: Any = OnePatient(chest, whole)
     numbers.target = lambda name, **_: replace(chest.target("Patient Age"), values=np.ones(len(chest)))
     with pytest.raises(FewlabelError, match="All training values of 'Patient Age' are the same"):
-        check_evaluation(numbers, Split(whole[:40], whole[40:60], whole[60:], ""), QUICK)
+        check_evaluation(numbers, Split(whole[:40], whole[40:60], whole[60:], ""), QUICK, TINY)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_runs import SIZE_PX, SmallEncoder, schedule
+from training_runs import SIZE_PX, SmallEncoder, check_going_on, schedule
 
 from fewlabel.objectives import Triplet
 from fewlabel.training import Compute, TrainingSet, fit
@@ -107,29 +107,15 @@ def triplet() -> Triplet:
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fewlabel.training import loop
-
     data = data_of(np.arange(40) % 3, np.arange(40) // 2)
-    plan, weights = schedule(batch_size=12, steps=6), []
+    plan = schedule(batch_size=12, steps=6)
 
     def train(out: Any) -> dict[str, torch.Tensor]:
         made = triplet()
         fit(made, data, light_views(SIZE_PX), plan, out=out, checkpoint_every=3, compute=Compute("32"))
         return made.state_dict()
 
-    weights.append(train(tmp_path / "whole"))
-    save = loop._Run._save
-
-    def stop(run: Any) -> None:
-        save(run)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "_save", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "stopped")
-    weights.append(train(tmp_path / "stopped"))
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    check_going_on(train, tmp_path, monkeypatch)
     other = data_of(np.arange(40) % 3, np.arange(40) // 2, per_class=2)
     with pytest.raises(FewlabelError, match="per_class: 4 there, 2 here"):
         fit(triplet(), other, light_views(SIZE_PX), plan, out=tmp_path / "stopped", compute=Compute("32"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -78,6 +79,27 @@ def train(
         compute=Compute("32"),
     )
     return objective, result
+
+
+def check_going_on(
+    train: Callable[[Path], dict[str, torch.Tensor]], folder: Path, patch: pytest.MonkeyPatch
+) -> None:
+    """train(out) ends with the same weights if it is interrupted at its first checkpoint and called again.
+
+    The stopped run lies in folder/stopped.
+    """
+    whole, save = train(folder / "whole"), loop._Run._save
+
+    def stop(run: Any) -> None:
+        save(run)
+        raise KeyboardInterrupt
+
+    with patch.context() as inner:
+        inner.setattr(loop._Run, "_save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(folder / "stopped")
+    again = train(folder / "stopped")
+    assert all(torch.equal(value, again[key]) for key, value in whole.items())
 
 
 def train_and_save(out: Path, moment: Moment | None = None, at: int = 0) -> None:

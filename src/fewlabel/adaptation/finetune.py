@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -85,14 +85,27 @@ class LabelledImages:
         return light_views(self.size_px, flips=self.flips)
 
 
+class Answering(Protocol):
+    """What training on labels leaves. It gives logits (B, K) of K classes, or a standardised number (B, 1) where K
+    is 0, of images (B, C, H, W).
+    """
+
+    @property
+    def classes(self) -> int: ...
+
+    def predict(self, x: torch.Tensor) -> torch.Tensor: ...
+
+    def eval(self) -> Self: ...
+
+
 @dataclass(frozen=True)
 class TrainedNetwork:
     """A network with what turns its outputs into answers.
 
-    objective: gives logits (B, K) or a standardised number (B, 1). centre, spread: of the numbers it was trained on.
+    centre, spread: of the numbers it was trained on.
     """
 
-    objective: Supervised
+    objective: Answering
     size_px: int
     calibration: Calibration = field(default_factory=Calibration)
     centre: float = 0.0
@@ -212,7 +225,7 @@ def train_on_labels(
     return fit_and_calibrate(trained, objective, data, images.views, schedule, images, out, compute)
 
 
-def before_training(objective: Supervised, images: LabelledImages) -> tuple[TrainedNetwork, TrainingSet]:
+def before_training(objective: Answering, images: LabelledImages) -> tuple[TrainedNetwork, TrainingSet]:
     """The objective with the scale of the numbers it will learn, and the images of `images.train` with their labels.
 
     Numbers are standardised by mean and deviation of those in `images.train`.
@@ -268,6 +281,7 @@ def watch_validation(
     every: int,
     patience: int,
     halve_after: int | None = None,
+    parts: tuple[str, ...] | None = None,
 ) -> Watch:
     """A watch over the network in `trained` by `validation_score` on `images.val`; other arguments as of `Watch`."""
 
@@ -276,4 +290,4 @@ def watch_validation(
         answers = trained.number(output) if images.kind == "number" else output
         return validation_score(images.kind, images.y[images.val], answers)
 
-    return Watch(score, every, patience, halve_after)
+    return Watch(score, every, patience, halve_after, parts)

@@ -63,6 +63,33 @@ def with_options(make: Callable[..., Any], name: str) -> Callable[[Command], Com
     return decorate
 
 
+THREE_STAGES = {"vae-gan": "vae", "autoencoder-gan": "autoencoder"}
+"""Objectives of `learn` that are short for the first stage with the recipe three-stage."""
+
+
+def with_three_stages(command: Command) -> Command:
+    """A decorator: the command takes the objectives of `THREE_STAGES` and is given what they are short for.
+
+    Raises FewlabelError where such a one came with another recipe.
+    """
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        objective, recipe = given["objective"], given["recipe"]
+        if objective in THREE_STAGES:
+            if recipe not in ("probe", "three-stage"):
+                from fewlabel.types import FewlabelError
+
+                raise FewlabelError(
+                    f"--objective {objective} is short for --objective {THREE_STAGES[objective]} --recipe three-stage, "
+                    f"and came with --recipe {recipe}: leave one of them out."
+                )
+            given |= {"objective": THREE_STAGES[objective], "recipe": "three-stage"}
+        command(**given)
+
+    return run
+
+
 def pretraining_options(
     text_encoder: Annotated[
         str | None, typer.Option(help="A BERT's hub name or folder; by default one of your own texts.")
@@ -78,7 +105,8 @@ def pretraining_options(
     objective: Annotated[
         str,
         typer.Option(
-            help="simclr, moco, byol, barlow, vicreg, mae, autoencoder, vae; convirt with --reports."
+            help="simclr, moco, byol, barlow, vicreg, mae, autoencoder, vae; convirt with --reports; with learn also "
+            "vae-gan and autoencoder-gan, short for --recipe three-stage."
         ),
     ] = "simclr",
     encoder: Annotated[str, typer.Option(help="A network that timm knows.")] = "resnet18",
@@ -124,7 +152,14 @@ def pretraining_options(
 
     from fewlabel.pipeline import PretrainSettings
     from fewlabel.pipeline.settings import ObjectiveName, TextSettings, ViewName
+    from fewlabel.types import FewlabelError
 
+    if objective in THREE_STAGES:
+        first = THREE_STAGES[objective]
+        raise FewlabelError(
+            f"--objective {objective} also trains on labels: use it with fewlabel learn, or pretrain with --objective "
+            f"{first}, and then give --recipe three-stage to fewlabel evaluate."
+        )
     one_of("--text-view", text_view, ("sentence", "clause", "section"))
     one_of("--views", views or "medical", get_args(ViewName))
     one_of("--objective", objective, get_args(ObjectiveName))
@@ -186,14 +221,23 @@ def evaluation_options(
     recipe: Annotated[
         str,
         typer.Option(
-            help="probe; or also: simclr-v2, fine-tune and distil; metric, Siamese and triplets; grading."
+            help="probe; or also: simclr-v2, fine-tune and distil; metric, Siamese and triplets; grading; "
+            "semi-supervised, M2, GAN, Mean Teacher, FixMatch; three-stage, autoencoder or VAE, then GAN."
         ),
     ] = "probe",
+    joint_steps: Annotated[
+        int,
+        typer.Option(
+            help="With semi-supervised and three-stage: steps on labelled and unlabelled images; with the extractor "
+            "frozen half as many."
+        ),
+    ] = 400,
     student: Annotated[
         str, typer.Option(help="With simclr-v2: network of the small student, by timm's name.")
     ] = "resnet18",
 ) -> Any:
     """`EvaluateSettings` of the options, with no target yet. Raises FewlabelError as `pretraining_options` does."""
+    from dataclasses import replace
     from typing import cast, get_args
 
     from fewlabel.pipeline import EvaluateSettings, SimCLRv2Settings
@@ -209,6 +253,8 @@ def evaluation_options(
         raise FewlabelError(
             f"--budgets is {budgets!r}: give whole numbers with commas between, such as 10,50,250."
         ) from None
+    usual = EvaluateSettings("")
+    stages = usual.three_stages
     return EvaluateSettings(
         "",
         where,
@@ -222,6 +268,10 @@ def evaluation_options(
         prompts=str(prompts) if prompts else None,
         grades=split_words(grades),
         referable=referable,
+        semi_supervised=replace(usual.semi_supervised, steps=joint_steps),
+        three_stages=replace(
+            stages, frozen_steps=max(1, joint_steps // 2), joint=replace(stages.joint, steps=joint_steps)
+        ),
     )
 
 

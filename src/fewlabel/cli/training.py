@@ -19,6 +19,7 @@ from fewlabel.cli.options import (
     evaluation_options,
     pretraining_options,
     with_options,
+    with_three_stages,
 )
 from fewlabel.cli.program import app
 from fewlabel.cli.progress import Bar, is_terminal
@@ -38,6 +39,7 @@ PretrainOn = Annotated[
 
 
 @app.command()
+@with_three_stages
 @with_options(evaluation_options, "evaluation")
 @with_options(pretraining_options, "pretraining")
 def learn(

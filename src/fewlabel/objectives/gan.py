@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import register_parametrization
 
 from fewlabel.networks import Encoder
 from fewlabel.networks.decoders import Decoder
@@ -50,16 +51,46 @@ def feature_matching(real: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
     return (real.float().mean(0) - made.float().mean(0)).square().mean()
 
 
+class Scaled(nn.Module):
+    """A weight times a number that does not learn."""
+
+    scale: torch.Tensor
+
+    def __init__(self, scale: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight * self.scale
+
+
+def hold_norm(layer: nn.Conv2d | nn.Linear) -> None:
+    """Spectral normalisation that holds the layer's norm at what it is now, instead of at 1.
+
+    What the layer computes does not change at first. At 1, the layers of a pretrained network would all be shrunk below
+    batch statistics that know nothing of it, and in evaluation mode nothing would be left of what it has learned.
+    """
+    before = layer.weight.detach().clone()
+    spectral_norm(layer)
+    layer.eval()  # where a look at the weight does not go on with the power iteration
+    normed = layer.weight.detach()
+    register_parametrization(layer, "weight", Scaled(before.norm() / normed.norm().clamp(min=1e-12)))
+
+
 class GAN(FreezableEncoder):
     """A generator, and an encoder with a classifier as the discriminator; two steps a batch.
 
     classes: K. latent_dim: of z, standard normal. real_target: in (0.5, 1]. spectral: spectral normalisation of the
-        discriminator's convolutions and linear layers. class_weight: of the generator's cross-entropy. momentum: of the
-        moving average of the generator, which makes the samples. width: of the generator.
+        discriminator's convolutions and linear layers; hold_norms: at the norms with which the encoder's layers come,
+        for one that was pretrained. class_weight: of the generator's cross-entropy. momentum: of the moving average of
+        the generator, which makes the samples. width: of the generator.
     Raises FewlabelError for values outside, and for a size that 8 does not divide.
+
+    head_rate: the classifier learns at this many times the rate of the rest; to be set before training.
     """
 
     name = "gan"
+    head_rate = 1.0
     paper = "Salimans et al. 2016, arXiv:1606.03498"
     view_count = 1
     needs_labels = True
@@ -72,6 +103,7 @@ class GAN(FreezableEncoder):
         latent_dim: int = 64,
         real_target: float = 0.9,
         spectral: bool = True,
+        hold_norms: bool = False,
         class_weight: float = 0.1,
         momentum: float = 0.995,
         width: int = 32,
@@ -91,14 +123,41 @@ class GAN(FreezableEncoder):
         self.averaged = frozen_copy(self.generator)
         self.real_target, self.class_weight, self.momentum = real_target, class_weight, momentum
         if spectral:
-            for layer in [*encoder.modules(), self.head]:
+            norm = hold_norm if hold_norms else spectral_norm
+            for layer in list(encoder.modules()):
                 if isinstance(layer, nn.Conv2d | nn.Linear):
-                    spectral_norm(layer)
+                    norm(layer)
+            spectral_norm(self.head)
+
+    @torch.no_grad()
+    def start_generator(self, decoder: Decoder, latents: torch.Tensor | None = None) -> None:
+        """Have the generator begin as a decoder of the same latent vectors; at first the classes make no difference.
+
+        latents: (N, latent_dim) vectors that the decoder learned to decode; a standard normal z is then mapped to their
+        mean and covariance first, as part of the linear layer. None = they are standard normal, as a VAE's prior is.
+        """
+        first = decoder.first
+        weight, bias = first.weight, first.bias
+        if latents is not None:
+            centred = latents.double() - latents.double().mean(0)
+            covariance = centred.T @ centred / max(1, len(latents) - 1)
+            ridge = 1e-6 * covariance.diagonal().mean().clamp(min=1e-6)
+            root = torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance)).double())
+            weight, bias = weight @ root.float(), bias + weight @ latents.mean(0)
+        state = decoder.state_dict()
+        state["first.weight"] = F.pad(weight, (0, self.classes))  # columns of zeros for the classes
+        state["first.bias"] = bias
+        for generator in (self.generator, self.averaged):
+            generator.load_state_dict(state)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """ "encoder" (the extractor), "head" and "generator"."""
         parts = {"encoder": self.encoder, "head": self.head, "generator": self.generator}
         return {name: list(part.parameters()) for name, part in parts.items()}
+
+    def rate_scale(self, group: str, step: int) -> float:
+        """What the learning rate of a group is multiplied by."""
+        return self.head_rate if group == "head" else 1.0
 
     def steps(self, batch: Batch) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
         """The discriminator's step, then the generator's, each with the names of the groups that it moves."""
@@ -132,8 +191,8 @@ class GAN(FreezableEncoder):
         return (generator or self.averaged)(torch.cat([z, F.one_hot(y, self.classes).to(z.dtype)], dim=1))
 
     def after_step(self, step: int, steps: int) -> None:
-        """The average follows the generator, its batch statistics too."""
-        follow(self.averaged, self.generator, self.momentum)
+        """The average follows the generator, its batch statistics too; early at the mean of all steps so far."""
+        follow(self.averaged, self.generator, min(self.momentum, 1 - 1 / (step + 1)))
         for theirs, ours in zip(self.averaged.buffers(), self.generator.buffers(), strict=True):
             theirs.copy_(ours)
 

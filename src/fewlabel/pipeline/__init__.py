@@ -1,5 +1,7 @@
 """The main job and its stages."""
 
+from fewlabel.adaptation.semi_supervised import SemiSupervisedSettings
+from fewlabel.adaptation.three_stages import ThreeStagesSettings
 from fewlabel.pipeline.adopting import paired_texts
 from fewlabel.pipeline.anomalies import Anomalies, find_anomalies
 from fewlabel.pipeline.anomaly_results import AnomalySettings
@@ -28,7 +30,9 @@ __all__ = [
     "Predictions",
     "PretrainSettings",
     "Pretrained",
+    "SemiSupervisedSettings",
     "SimCLRv2Settings",
+    "ThreeStagesSettings",
     "cross_validate",
     "evaluate",
     "export_model",

@@ -22,7 +22,7 @@ from fewlabel.pipeline.anomaly_results import PIXELS, AnomalySettings, Measured,
 from fewlabel.pipeline.arms import Role, Task, pixel_features, random_encoder, statistics_features
 from fewlabel.pipeline.pretraining import Pretrained, pretrain, split_of
 from fewlabel.pipeline.runs import finished_results, read_json, versions, write_json, write_split
-from fewlabel.pipeline.settings import DECODING, PretrainSettings, resolve_settings
+from fewlabel.pipeline.settings import PretrainSettings, resolve_settings
 from fewlabel.report.anomalies import write_anomalies
 from fewlabel.splits import Split
 from fewlabel.tasks.anomaly import Mahalanobis
@@ -58,8 +58,7 @@ def find_anomalies(
 ) -> Anomalies:
     """Pretrain on normal images, fit a detector to them, and measure on validation and test.
 
-    pretraining: None = a VAE. Objectives with a decoder get mild views unless others are asked for, since whole images
-    are to be decoded. masks: (N, S, S) bool at the run's size, True where an image is known not to be normal, for every
+    pretraining: None = a VAE. masks: (N, S, S) bool at the run's size, True where an image is known not to be normal, for every
     row of the collection; the maps are then measured by them.
     The same call goes on where pretraining was interrupted, and returns at once when the run is complete. Raises
     FewlabelError, one sentence, for every mistake of the user.
@@ -109,8 +108,6 @@ def _resolved(pretraining: PretrainSettings, collection: Collection) -> Pretrain
             "ConVIRT learns images from their reports, and a detector of what is not normal sees images alone: choose "
             "another objective, such as vae."
         )
-    if pretraining.objective in DECODING and pretraining.views is None:
-        pretraining = replace(pretraining, views="light")
     return resolve_settings(pretraining, [collection])
 
 

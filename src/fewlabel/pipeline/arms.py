@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -258,11 +259,33 @@ def trained_arm(
         kept = load_outputs(folder, key, rows, seed)
         if kept:
             return kept
-        result = _network_outputs(task, train(rows, seed))
+        result = network_outputs(task, train(rows, seed))
         save_outputs(result, folder, key, rows, seed)
         return result
 
     return Arm(key, label, role, outputs)
+
+
+def arms_of_one_training(
+    labels: dict[str, str], folder: Path | None, outputs: Callable[[np.ndarray, int], dict[str, Outputs]]
+) -> list[Arm]:
+    """Methods that share a training: whichever is asked for first, outputs(rows, seed) gives those of all by key.
+
+    labels: for people, by key. folder: where outputs are kept, None = in memory alone.
+    """
+    measured: dict[tuple[str, int, int], Outputs] = {}
+
+    def asked(key: str, rows: np.ndarray, seed: int) -> Outputs:
+        kept = measured.get((key, len(rows), seed)) or load_outputs(folder, key, rows, seed)
+        if kept:
+            return kept
+        found = outputs(rows, seed)
+        for name, one in found.items():
+            measured[name, len(rows), seed] = one
+            save_outputs(one, folder, name, rows, seed)
+        return found[key]
+
+    return [Arm(key, label, "method", partial(asked, key)) for key, label in labels.items()]
 
 
 def save_outputs(outputs: Outputs, folder: Path | None, key: str, rows: np.ndarray, seed: int) -> None:
@@ -290,7 +313,8 @@ def load_outputs(folder: Path | None, key: str, rows: np.ndarray, seed: int) -> 
         return Outputs(file["val"], file["test"], before if before.size else None)
 
 
-def _network_outputs(task: Task, trained: TrainedNetwork) -> Outputs:
+def network_outputs(task: Task, trained: TrainedNetwork) -> Outputs:
+    """What a network answers on validation and test."""
     val, logits = trained.predict(task.pixels, task.val), trained.logits(task.pixels, task.test)
     if task.target.kind == "number":
         return Outputs(val, trained.number(logits))

@@ -147,7 +147,7 @@ def _check(job: Job, splits: Sequence[Split]) -> None:
     """Raise FewlabelError for all that would stop a fold, before anything is trained."""
     for number, split in enumerate(splits, start=1):
         try:
-            check_evaluation(job.main, split, job.evaluation)
+            check_evaluation(job.main, split, job.evaluation, job.pretraining)
         except FewlabelError as error:
             raise FewlabelError(f"In fold {number} of {len(splits)}: {error}") from error
     Encoder(job.pretraining.encoder_settings)  # a mistake in its name, size or weights shows here

@@ -12,11 +12,14 @@ from typing import Literal
 import numpy as np
 
 from fewlabel.adaptation.features import extract_features
+from fewlabel.adaptation.semi_supervised import SemiSupervisedSettings, check_plain_classes
+from fewlabel.adaptation.three_stages import ThreeStagesSettings
 from fewlabel.collection import Collection, Target
 from fewlabel.evaluation.intervals import Resamples, draw_resamples
 from fewlabel.evaluation.label_efficiency import LabelEfficiency, measure, metric_suite, run_arms
 from fewlabel.evaluation.selective import called_class
 from fewlabel.networks import Encoder
+from fewlabel.objectives.generator import Generator
 from fewlabel.pipeline.arms import (
     Arm,
     Probe,
@@ -34,14 +37,17 @@ from fewlabel.pipeline.arms import (
 from fewlabel.pipeline.grading_recipe import Grading
 from fewlabel.pipeline.metric_learning import MetricLearning, check_metric_labels
 from fewlabel.pipeline.pretraining import Pretrained
-from fewlabel.pipeline.settings import check_range
-from fewlabel.pipeline.simclr_v2 import SimCLRv2, SimCLRv2Settings, as_probe
+from fewlabel.pipeline.semi_supervised import SemiSupervised
+from fewlabel.pipeline.settings import DECODING, PretrainSettings, check_range
+from fewlabel.pipeline.simclr_v2 import SimCLRv2, SimCLRv2Settings
+from fewlabel.pipeline.three_stages import ThreeStages
 from fewlabel.splits import Split, nested_budgets
 from fewlabel.tasks.grading import Cuts
 from fewlabel.types import FewlabelError, ProgressCallback
 
-Recipe = Literal["probe", "simclr-v2", "metric", "grading"]
-Steps = SimCLRv2 | MetricLearning | Grading
+Recipe = Literal["probe", "simclr-v2", "metric", "grading", "semi-supervised", "three-stage"]
+Steps = SimCLRv2 | MetricLearning | Grading | SemiSupervised | ThreeStages
+"""What a recipe trains beyond a probe."""
 NETWORKS = "networks"
 DEFAULT_BUDGETS = (10, 25, 50, 100, 250)
 LINEAR_MODELS = {"number": "ridge regression", "ordinal": "cumulative logits"}
@@ -59,8 +65,9 @@ class EvaluateSettings:
     budget is taken. validation_labels: at most so many validation labels are used for choosing settings; None = all.
     resamples: of the bootstrap. supervised: include training from scratch, the slowest arm.
     recipe: "simclr-v2" also fine-tunes and distils, "metric" also trains which images are alike, "grading", for grades,
-    fine-tunes and trains that with margins by grade; each at every budget and seed, as simclr_v2, metric_learning and
-    grading say.
+    fine-tunes and trains that with margins by grade, "semi-supervised" trains on images without labels too, and
+    "three-stage" goes on from a pretrained autoencoder or VAE as a GAN; each at every budget and seed, as simclr_v2,
+    metric_learning, grading, semi_supervised and three_stages say.
     prompts: a JSON file with sentences for each class, see `read_prompts`; None = usual ones with the target's name.
     """
 
@@ -78,6 +85,8 @@ class EvaluateSettings:
     prompts: str | None = None
     grades: tuple[str, ...] | None = None
     referable: str | None = None
+    semi_supervised: SemiSupervisedSettings = field(default_factory=SemiSupervisedSettings)
+    three_stages: ThreeStagesSettings = field(default_factory=ThreeStagesSettings)
 
     def __post_init__(self) -> None:
         if self.grades is None and (self.referable is not None or self.recipe == "grading"):
@@ -101,6 +110,7 @@ class Evaluated:
     classifier: that of the arm `final` with all training labels, on `features` (N, F) of `encoder`.
     cuts: between its grades, from validation; None for a target without grades.
     embedding: of the recipe metric, what was trained in words and its embeddings (N, K), from all training labels.
+    generator: of the recipe three-stage, with all training labels; it makes images of the classes.
     """
 
     task: Task
@@ -115,6 +125,7 @@ class Evaluated:
     final: str = "simclr"
     embedding: tuple[str, np.ndarray] | None = None
     cuts: Cuts | None = None
+    generator: Generator | None = None
 
     def called(self, probabilities: np.ndarray) -> np.ndarray:
         """(N, K) -> classes called by the final classifier, (N,)."""
@@ -174,9 +185,13 @@ def labelled_rows(collection: Collection, target: Target, split: Split, settings
     return labelled
 
 
-def check_evaluation(collection: Collection, split: Split, settings: EvaluateSettings) -> None:
+def check_evaluation(
+    collection: Collection, split: Split, settings: EvaluateSettings, pretraining: PretrainSettings
+) -> None:
     """Raise FewlabelError for all that would stop the evaluation, before anything is trained."""
     target, patients = settings.target_in(collection), collection.patients()
+    if settings.recipe in ("semi-supervised", "three-stage"):
+        _check_unlabelled_recipe(settings.recipe, target, pretraining)
     labelled = labelled_rows(collection, target, split, settings)
     budgets = choose_budgets(settings.budgets, len(labelled.train))
     if settings.recipe in ("metric", "grading"):
@@ -184,6 +199,20 @@ def check_evaluation(collection: Collection, split: Split, settings: EvaluateSet
         for seed in range(settings.seeds):
             drawn = rows_of_budgets(labelled.train, target.values, patients, budgets, seed)
             check_metric_labels(target, drawn.values(), patients)
+
+
+def _check_unlabelled_recipe(recipe: str, target: Target, pretraining: PretrainSettings) -> None:
+    check_plain_classes(target.kind, f"The recipe {recipe}")
+    if recipe == "three-stage" and pretraining.objective not in DECODING:
+        raise FewlabelError(
+            f"The recipe three-stage goes on from an encoder with its decoder, and {pretraining.title} has none: "
+            f"pretrain with the objective {' or '.join(DECODING)}, or choose another recipe."
+        )
+    if pretraining.size_px % 8:
+        raise FewlabelError(
+            f"The recipe {recipe} makes images, whose side 8 must divide, and size_px is {pretraining.size_px}: "
+            "choose such a size, or another recipe."
+        )
 
 
 def rows_of_budgets(
@@ -296,6 +325,7 @@ def evaluate_encoders(
         final=final,
         embedding=steps.final_embedding(features) if isinstance(steps, MetricLearning) else None,
         cuts=cuts,
+        generator=steps.final_generator() if isinstance(steps, ThreeStages) else None,
     )
 
 
@@ -310,7 +340,12 @@ def recipe_steps(
         return MetricLearning(task, pretrained, networks)
     if settings.recipe == "grading":
         return Grading(task, pretrained, networks)
-    return None
+    three_stages = None
+    if all(one.reconstructor for one in pretrained):
+        three_stages = ThreeStages(task, pretrained, settings.three_stages, networks)
+    if settings.recipe == "semi-supervised":
+        return SemiSupervised(task, settings.semi_supervised, three_stages, networks)
+    return three_stages if settings.recipe == "three-stage" else None
 
 
 def _final_classifier(
@@ -319,10 +354,9 @@ def _final_classifier(
     """Key of the arm whose classifier a run keeps, and with all training labels its encoder, features and
     classifier.
     """
-    if isinstance(steps, SimCLRv2):
-        final = "self-distilled"
-        encoder, distilled = as_probe(steps.distilled(final, task.train, 0))
-        return final, encoder, extract_features(encoder, task.pixels, size_px=task.size_px), distilled
+    if isinstance(steps, SimCLRv2 | ThreeStages):
+        final, encoder, last = steps.final_classifier()
+        return final, encoder, extract_features(encoder, task.pixels, size_px=task.size_px), last
     if isinstance(steps, MetricLearning):
         final, encoder = steps.final_encoder()
         features = extract_features(encoder, task.pixels, size_px=task.size_px)

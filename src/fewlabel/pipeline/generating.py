@@ -89,12 +89,23 @@ def generate(
             if progress:
                 progress(done, len(codes), generator.class_names[code])
             drawn = draw_samples(generator, code, count, check, seed)
+            _check_enough(drawn, count, generator.class_names[code])
             writer.writerows(_write_class(folder, generator, code, seed, drawn))
             written, left_out = written + int(drawn.kept.sum()), left_out + int((~drawn.kept).sum())
         note = _NOTE.format(seed=seed, left_out=left_out, drawn=written + left_out)
         write_text(folder / NOTE_NAME, note)
         write_text(folder / TABLE, table.getvalue())
     return Generated(out, written, left_out)
+
+
+def _check_enough(drawn: Drawn, count: int, name: str) -> None:
+    left_out = int((~drawn.kept).sum())
+    if len(drawn.kept) - left_out < count:
+        raise FewlabelError(
+            f"Of {len(drawn.kept)} images made of the class {name!r}, {left_out} lie too close to training images, "
+            f"and {count} others were wanted: this generator repeats what it has seen; train it on more images or for "
+            "fewer steps."
+        )
 
 
 def run_generator(run: Path) -> Generator:

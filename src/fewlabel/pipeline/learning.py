@@ -30,6 +30,7 @@ from fewlabel.processes import launched_processes
 from fewlabel.report import write_report
 from fewlabel.reports import PairedTexts
 from fewlabel.splits import Split
+from fewlabel.training.weights import GENERATOR, save_generator
 from fewlabel.types import JSON, FewlabelError, ProgressCallback
 
 
@@ -116,7 +117,7 @@ def learn(
     splits += [whole(other) for other in others]
     run = {**job.described(), "pretraining_seeds": pretraining_seeds}
     if not (out / "run.json").exists():
-        check_evaluation(main, splits[0], settings)
+        check_evaluation(main, splits[0], settings, chosen)
         Encoder(chosen.encoder_settings)  # a mistake in its name, size or weights shows here
     finished = _begin(out, run)
     if finished:
@@ -202,7 +203,7 @@ def evaluate(
         "texts": texts and texts_fingerprint(texts),
     }
     if not (out / "run.json").exists():
-        check_evaluation(main, encoders[0].splits[0], settings)
+        check_evaluation(main, encoders[0].splits[0], settings, encoders[0].settings)
     finished = _begin(out, run)
     if finished:
         return finished
@@ -271,6 +272,8 @@ def _finish(
     results |= evidence_results(evaluated, out) | few_shot_results(evaluated, encoders[0])
     results |= unlabelled_results(evaluated.task, encoders[0], resamples=settings.resamples)
     results |= hygiene_results(evaluated.task, encoders[0], out)
+    if evaluated.generator:
+        save_generator(evaluated.generator, out / GENERATOR)
     results |= generated_results(evaluated.task, encoders[0], out)
     pretrain_seconds = sum(encoder.fit.seconds for encoder in encoders)
     results["seconds"] = {

@@ -101,21 +101,14 @@ class Drawn:
 
 
 def draw_samples(generator: Generator, code: int, count: int, check: ImageCheck, seed: int) -> Drawn:
-    """Samples of a class until `count` are kept. The same seed gives the same ones, however many are wanted.
-
-    Raises FewlabelError where more than `DRAWS_A_KEPT_ONE` for each wanted one would have to be drawn.
+    """Samples of a class until `count` are kept, or `DRAWS_A_KEPT_ONE` for each wanted one are drawn: a generator that
+    repeats training images gives fewer. The same seed gives the same ones, however many are wanted.
     """
     random = torch.Generator().manual_seed(mix_seed("made images", seed, code))
     images: list[np.ndarray] = []
     judged: list[Judged] = []
     kept, drawn, most = 0, 0, DRAWS_A_KEPT_ONE * max(count, BATCH)
-    while kept < count:
-        if drawn >= most:
-            raise FewlabelError(
-                f"Of {drawn} images made of the class {generator.class_names[code]!r}, {drawn - kept} lie too close to "
-                f"training images, and {count} others were wanted: this generator repeats what it has seen; train it "
-                "on more images or for fewer steps."
-            )
+    while kept < count and drawn < most:
         images.append(sampled(generator, np.full(BATCH, code), random))
         judged.append(check.copies.judge(check.looks(images[-1])))
         kept, drawn = kept + int((~judged[-1].too_close).sum()), drawn + BATCH
@@ -154,7 +147,7 @@ GeneratorOf = Callable[[np.ndarray, int], Generator]
 
 
 class MadeImages:
-    """Made images that are added to few labels.
+    """Made images that are added to few labels; fewer than asked for where a generator repeats training images.
 
     generator_of: what makes them. per_label: how many are made for each label, 1 = as many as labels; each class has
     its share of the labels. Raises FewlabelError for a target without classes, and for no image a label.
@@ -192,6 +185,7 @@ class MadeImages:
         drawn = [
             (code, draw_samples(generator, code, count, self.check, seed)) for code, count in wanted if count
         ]
+        drawn = [(code, one) for code, one in drawn if one.kept.any()]
         if not drawn:
             return np.empty((0, *self.task.pixels.shape[1:]), self.task.pixels.dtype), np.empty(0, np.int64)
         images = np.concatenate([one.images[one.kept] for _, one in drawn])
@@ -228,8 +222,7 @@ def made_images_arm(
     """Training from scratch on the labels and on made images of their classes.
 
     generator_of: trained on the labels of the given rows alone. made_per_label: see `MadeImages`. folder: as in
-    `trained_arm`. encoder: pretrained, for telling copies. Errors as of `MadeImages`, and of `draw_samples` when it is
-    asked.
+    `trained_arm`. encoder: pretrained, for telling copies. Errors as of `MadeImages`.
     """
     images = MadeImages(task, encoder, generator_of, made_per_label)
     return trained_arm(

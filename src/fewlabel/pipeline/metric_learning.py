@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from fewlabel.adaptation.metric_learning import LearnedMetric, MetricObjective, have_alike, learn_metric
 from fewlabel.collection import Target
@@ -24,15 +23,15 @@ from fewlabel.pipeline.arms import (
     Arm,
     Outputs,
     Task,
+    arms_of_one_training,
     labelled_images,
-    load_outputs,
     probe_outputs,
     random_encoder,
-    save_outputs,
     supervised_schedule,
 )
+from fewlabel.pipeline.kept import begun, put_weights
 from fewlabel.pipeline.pretraining import Pretrained
-from fewlabel.training import load_tensors, mix_seed, save_tensors
+from fewlabel.training import mix_seed, save_tensors
 from fewlabel.types import FewlabelError
 
 PRETRAINED_RATE, RANDOM_RATE = 3e-4, 1e-3
@@ -81,40 +80,27 @@ class MetricLearning:
         self.task, self.pretrained, self.folder = task, pretrained, folder
         self.methods = tuple(methods or usual_methods(pretrained[0].settings.title))
         self.patients = task.collection.patients()
-        self.measured: dict[tuple[str, int, int], Outputs] = {}
         self.final: LearnedMetric | None = None
 
     def arms(self, outputs: Path | None) -> list[Arm]:
         """Two arms a method; outputs: where their outputs are kept, None = in memory."""
-        made = []
-        for method in self.methods:
-            for key, probe in (
-                (method.key, self.task.probe_name),
-                (method.key + NEIGHBOURS, "nearest neighbours"),
-            ):
-                asked = partial(self._outputs, outputs, method, key)
-                made.append(Arm(key, f"{method.label}, {probe}", "method", asked))
-        return made
+        return [arm for method in self.methods for arm in self._arms(method, outputs)]
 
-    def _outputs(
-        self, folder: Path | None, method: MetricMethod, key: str, rows: np.ndarray, seed: int
-    ) -> Outputs:
-        """Both probes are asked at once, since they share a training."""
-        kept = self.measured.get((key, len(rows), seed)) or load_outputs(folder, key, rows, seed)
-        if kept:
-            return kept
+    def _arms(self, method: MetricMethod, folder: Path | None) -> list[Arm]:
+        labels = {
+            method.key: f"{method.label}, {self.task.probe_name}",
+            method.key + NEIGHBOURS: f"{method.label}, nearest neighbours",
+        }
+        return arms_of_one_training(labels, folder, partial(self._outputs, method))
+
+    def _outputs(self, method: MetricMethod, rows: np.ndarray, seed: int) -> dict[str, Outputs]:
         learned = self.trained(method, rows, seed)
         features = learned.features(self.task.pixels)
-        found = {
+        z = learned.embeddings(features)
+        return {
             method.key: probe_outputs(self.task, features, rows, "linear"),
-            method.key + NEIGHBOURS: probe_outputs(
-                self.task, learned.embeddings(features), rows, "neighbours"
-            ),
+            method.key + NEIGHBOURS: probe_outputs(self.task, z, rows, "neighbours"),
         }
-        for name, one in found.items():
-            self.measured[name, len(rows), seed] = one
-            save_outputs(one, folder, name, rows, seed)
-        return found[key]
 
     def final_encoder(self) -> tuple[str, Encoder]:
         """Key of the arm, and encoder, of the first method with all training labels."""
@@ -135,7 +121,8 @@ class MetricLearning:
         objective = self._begun(method, name, seed)
         path = self.folder / f"{name}.safetensors" if self.folder else None
         if path and path.exists():
-            learned = _read(path, objective, self.task.size_px)
+            put_weights(objective, path)
+            learned = LearnedMetric(objective, self.task.size_px)
         else:
             learned = self._train(method, objective, rows, seed, self.folder / name if self.folder else None)
             if path and is_final:
@@ -147,11 +134,12 @@ class MetricLearning:
         return learned
 
     def _begun(self, method: MetricMethod, name: str, seed: int) -> MetricObjective:
-        with torch.random.fork_rng():
-            torch.manual_seed(mix_seed("new layers", name))
+        def start() -> MetricObjective:
             if method.pretrained:
                 return method.objective(copy.deepcopy(self.pretrained[seed % len(self.pretrained)].encoder))
             return method.objective(random_encoder(self.task.encoder_settings, seed))
+
+        return begun(name, start)
 
     def _train(
         self,
@@ -165,18 +153,6 @@ class MetricLearning:
         schedule = supervised_schedule(len(rows), rate, mix_seed(method.key, seed) % 2**31)
         images = labelled_images(self.task, rows)
         return learn_metric(objective, images, schedule, patients=self.patients, out=out)
-
-
-def _read(path: Path, objective: MetricObjective, size_px: int) -> LearnedMetric:
-    tensors, _ = load_tensors(path)
-    try:
-        objective.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise FewlabelError(
-            f"{path} is damaged or of another run: delete it, and it is trained again."
-        ) from error
-    objective.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return LearnedMetric(objective, size_px)
 
 
 def check_metric_labels(target: Target, rows: Iterable[np.ndarray], patients: np.ndarray) -> None:

@@ -208,8 +208,9 @@ def classifier_measures(facts: RunFacts) -> list[JSON]:
 
 
 def method_key(facts: RunFacts) -> str:
-    """The arm that the exported classifier belongs to: the first one that is a method, a linear probe."""
-    return next(str(arm["key"]) for arm in facts.results["arms"] if arm.get("role") == "method")
+    """The arm that the exported classifier belongs to; in older runs the first that is a method, a linear probe."""
+    first = next(str(arm["key"]) for arm in facts.results["arms"] if arm.get("role") == "method")
+    return str(facts.results.get("final", first))
 
 
 def _performance(facts: RunFacts) -> JSON:
@@ -228,6 +229,7 @@ def _performance(facts: RunFacts) -> JSON:
     return {
         "seeds": len(facts.results.get("seeds") or []),
         "method": results.arm(method_key(facts)),
+        "further": method_key(facts) != "simclr",
         "budget": count(results.budgets[-1]),
         "measures": _table(("Measure", "Value", "95 % interval", "Test images, n", "Patients"), rows),
         "metric": results.title(results.metric),

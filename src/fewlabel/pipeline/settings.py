@@ -34,6 +34,8 @@ OBJECTIVE_TITLES: dict[ObjectiveName, str] = {
 ONE_VIEW = ("mae", "autoencoder", "vae", "convirt")
 DECODING = ("autoencoder", "vae")
 """Those that look at one view of an image, and those that make images of one size."""
+_USUAL_VIEWS: dict[ObjectiveName, ViewName] = {"convirt": "convirt", "autoencoder": "light", "vae": "light"}
+"""Of objectives that do not look at medical views; whole images are to be decoded, hardly cropped."""
 Positives = Literal["views", "patient", "study"]
 TextView = Literal["sentence", "clause", "section"]
 
@@ -191,7 +193,7 @@ def resolve_settings(settings: PretrainSettings, collections: Sequence[Collectio
     return replace(
         settings,
         channels=settings.channels or (3 if np.median(colour) > 1 else 1),
-        views=settings.views or ("convirt" if convirt else "medical"),
+        views=settings.views or _USUAL_VIEWS.get(settings.objective, "medical"),
         temperature=settings.temperature or (0.1 if convirt else 0.2),
     )
 

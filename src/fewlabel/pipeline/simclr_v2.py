@@ -8,20 +8,18 @@ random weights.
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from fewlabel.adaptation.distill import DistillSettings, distill
 from fewlabel.adaptation.finetune import FineTuneSettings, TrainedNetwork, train_on_labels, tuned_start
 from fewlabel.adaptation.ordinal import OrdinalProbe
-from fewlabel.adaptation.probe import Calibration, LinearProbe, Scaling
+from fewlabel.adaptation.probe import LinearProbe, Scaling
 from fewlabel.networks import Encoder, OrdinalHead
 from fewlabel.objectives import Supervised
 from fewlabel.pipeline.arms import (
@@ -34,9 +32,9 @@ from fewlabel.pipeline.arms import (
     supervised_schedule,
     trained_arm,
 )
+from fewlabel.pipeline.kept import begun, read_network, write_network
 from fewlabel.pipeline.pretraining import Pretrained
-from fewlabel.training import load_tensors, mix_seed, save_tensors
-from fewlabel.types import FewlabelError
+from fewlabel.training import mix_seed
 
 Tuned = Literal["finetune", "finetune-head"]
 Student = Literal["self-distilled", "distilled"]
@@ -146,6 +144,11 @@ class SimCLRv2:
 
         return self._kept(key, rows, seed, start, train)
 
+    def final_classifier(self) -> tuple[str, Encoder, LinearProbe | OrdinalProbe]:
+        """Key of the arm whose classifier a run keeps; with all training labels its encoder, and its last layer."""
+        key: Student = "self-distilled"
+        return key, *as_probe(self.distilled(key, self.task.train, 0))
+
     def _kept(
         self,
         key: str,
@@ -158,45 +161,19 @@ class SimCLRv2:
         name = f"{key}-{len(rows)}-{seed}"
         if name in self.kept:
             return self.kept[name]
-        with torch.random.fork_rng():
-            torch.manual_seed(mix_seed("new layers", name))
-            objective = start()
+        objective = begun(name, start)
         path = self.folder / f"{name}.safetensors" if self.folder else None
         if path and path.exists():
-            trained = _read(path, objective, self.task.size_px)
+            trained = read_network(path, objective, self.task.size_px)
         else:
             unfinished = self.folder / name if self.folder else None
             trained = train(objective, unfinished)
             if path:
-                _write(path, trained)
+                write_network(path, trained)
             if unfinished:
                 shutil.rmtree(unfinished, ignore_errors=True)
         self.kept = {name: trained}  # the last one only: it may be the next one's teacher
         return trained
-
-
-def _write(path: Path, trained: TrainedNetwork) -> None:
-    told = {
-        "calibration": asdict(trained.calibration),
-        "centre": trained.centre,
-        "spread": trained.spread,
-    }
-    save_tensors(trained.objective.state_dict(), path, {"trained": json.dumps(told)})
-
-
-def _read(path: Path, objective: Supervised, size_px: int) -> TrainedNetwork:
-    tensors, metadata = load_tensors(path)
-    try:
-        told = json.loads(metadata["trained"])
-        objective.load_state_dict(tensors)
-        calibration = Calibration(**told["calibration"])
-        trained = TrainedNetwork(objective, size_px, calibration, told["centre"], told["spread"])
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise FewlabelError(
-            f"{path} is damaged or of another run: delete it, and it is trained again."
-        ) from error
-    objective.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return trained
 
 
 def as_probe(trained: TrainedNetwork) -> tuple[Encoder, LinearProbe | OrdinalProbe]:
@@ -205,6 +182,7 @@ def as_probe(trained: TrainedNetwork) -> tuple[Encoder, LinearProbe | OrdinalPro
     trained: a network whose last layer lies on the encoder's output.
     """
     objective = trained.objective
+    assert isinstance(objective, Supervised)
     encoder = objective.encoder
     assert isinstance(encoder, Encoder)
     head, scaling = objective.head, Scaling(np.zeros(encoder.dim), 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 
 from fewlabel.objectives.micle import draw_pairs
 from fewlabel.training.balanced import Members, draw_balanced, members_of_classes
+from fewlabel.training.mixed import Kinds, draw_mixed, with_and_without_label
 from fewlabel.training.sentences import Sentences
 from fewlabel.types import FewlabelError
 
@@ -38,7 +39,9 @@ class TrainingSet:
     patients: (N,) int64 codes, -1 = unknown, that a batch then names. None = unknown.
     per_class: K: a batch then holds several classes with K images of each, or more where there are few classes, of
         different patients as far as there are any; see `draw_balanced`. None = images by chance.
-    Raises FewlabelError if the sources differ in shape or hold no image, or classes cannot be balanced.
+    labelled_share: between 0 and 1: of each batch this share (at least one image, at most all that there are) is drawn
+        from the images with a label, the rest from those without; see `draw_mixed`. None = images by chance.
+    Raises FewlabelError if the sources differ in shape or hold no image, or classes cannot be balanced, or not mixed.
     """
 
     sources: tuple[np.ndarray, ...]
@@ -49,6 +52,7 @@ class TrainingSet:
     texts: Sentences | None = None
     patients: np.ndarray | None = None
     per_class: int | None = None
+    labelled_share: float | None = None
 
     def __post_init__(self) -> None:
         shapes = {source.shape[1:] for source in self.sources}
@@ -74,6 +78,8 @@ class TrainingSet:
             raise FewlabelError(f"pair_share is {self.pair_share}: a share from 0 to 1 is needed.")
         if self.per_class is not None:
             self._check_balance(self.per_class)
+        if self.labelled_share is not None:
+            self._check_mixture(self.labelled_share)
 
     def _check_balance(self, per_class: int) -> None:
         if per_class < 2:
@@ -86,6 +92,17 @@ class TrainingSet:
                 "their labels, or drawn by group."
             )
         members_of_classes(self.labels)
+
+    def _check_mixture(self, share: float) -> None:
+        if not 0 < share < 1:
+            raise FewlabelError(f"labelled_share is {share:g}: a share between 0 and 1 is needed.")
+        if self.labels is None or self.groups is not None or self.per_class is not None:
+            came = "without labels" if self.labels is None else "with groups or per_class"
+            raise FewlabelError(
+                f"labelled_share came {came}: batches are mixed of images with and without a label, or drawn by group, "
+                "or balanced."
+            )
+        with_and_without_label(self.labels)
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self.rows)
@@ -116,6 +133,12 @@ class TrainingSet:
         assert self.labels is not None
         return members_of_classes(self.labels)
 
+    @cached_property
+    def _kinds(self) -> Kinds:
+        """The images with a label, and those without."""
+        assert self.labels is not None
+        return with_and_without_label(self.labels)
+
     @property
     def units(self) -> int:
         """How many a batch can be drawn from: images, or groups where there are such."""
@@ -124,13 +147,15 @@ class TrainingSet:
     def batch_indices(self, step: int, batch_size: int, seed: int) -> np.ndarray:
         """The images of one step, (B, 1), or (B, 2) with groups: one column a view, the last for all further views.
 
-        A new permutation each epoch, a shorter last batch dropped; or balanced, each batch drawn anew. A function of
-        its arguments alone, so that a resumed run draws the same batches.
+        A new permutation each epoch, a shorter last batch dropped; or balanced, each batch drawn anew; or mixed of
+        labelled and unlabelled images. A function of its arguments alone, so that a resumed run draws the same batches.
         """
         if self.per_class is not None:
             generator = np.random.default_rng(mix_seed("balanced", seed, step))
             drawn = draw_balanced(self._members, self.patients, batch_size, self.per_class, generator)
             return drawn[:, None]
+        if self.labelled_share is not None:
+            return self._mixed(step, min(batch_size, len(self)), self.labelled_share, seed)[:, None]
         batch_size = min(batch_size, self.units)
         steps_an_epoch = self.units // batch_size
         epoch, position = divmod(step, steps_an_epoch)
@@ -141,6 +166,14 @@ class TrainingSet:
         generator = np.random.default_rng(mix_seed("pairs", seed, step))
         return draw_pairs(self._group_numbers, chosen, generator, share=self.pair_share)
 
+    def _mixed(self, step: int, batch_size: int, share: float, seed: int) -> np.ndarray:
+        generator = np.random.default_rng(mix_seed("mixed", seed, step))
+
+        def order(kind: str, n: int, epoch: int) -> np.ndarray:
+            return _permutation(n, mix_seed(kind, seed, epoch))
+
+        return draw_mixed(self._kinds, batch_size, share, step, order, generator)
+
     def text_numbers(self, indices: np.ndarray, step: int, seed: int) -> np.ndarray | None:
         """The sentence drawn for each image (B,) of a step's batch; a function of its arguments alone."""
         if self.texts is None:
@@ -148,11 +181,7 @@ class TrainingSet:
         return self.texts.draw(indices, np.random.default_rng(mix_seed("text", seed, step)))
 
 
-_last_permutation: dict[tuple[int, int], np.ndarray] = {}
-
-
+@lru_cache(maxsize=4)
 def _permutation(n: int, seed: int) -> np.ndarray:
-    if (n, seed) not in _last_permutation:
-        _last_permutation.clear()
-        _last_permutation[n, seed] = np.random.default_rng(seed).permutation(n)
-    return _last_permutation[n, seed]
+    """A permutation of n; the last few are kept, since many steps share one."""
+    return np.random.default_rng(seed).permutation(n)

@@ -218,6 +218,7 @@ class _Run:
             "images": len(data),
             "sentences": len(data.texts) if data.texts else None,
             "per_class": data.per_class,
+            "labelled_share": data.labelled_share,
         }
         self.batch_size = min(schedule.batch_size, data.units)
         if self.batch_size < fabric.world_size:

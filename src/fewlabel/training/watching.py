@@ -26,12 +26,15 @@ class Watch:
         can be continued they are kept in best.safetensors.
     halve_after: halve the learning rate after this many calls without a better score, and again after as many more;
         None = never. It stays halved when scores rise again. Raises FewlabelError below 1.
+    parts: what the names of the weights begin with that the score is about: these alone are restored, all others stay
+        as they are at the end. None = all weights are restored.
     """
 
     score: Callable[[nn.Module], float]
     every: int
     patience: int
     halve_after: int | None = None
+    parts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.halve_after is not None and self.halve_after < 1:
@@ -90,7 +93,7 @@ class Best:
         objective.train()
         if score > self.score:
             self.score, self.step, self.waited = score, step, 0
-            self.weights = copy.deepcopy(objective.state_dict())
+            self.weights = copy.deepcopy(self._scored(objective))
             if self.out:
                 save_tensors(self.weights, self.out / BEST, {"score": repr(float(score)), "step": str(step)})
             return
@@ -101,4 +104,9 @@ class Best:
     def restore(self, objective: nn.Module) -> None:
         """Give the objective the best weights, where there are any."""
         if self.weights is not None:
-            objective.load_state_dict(self.weights)
+            objective.load_state_dict({**objective.state_dict(), **self.weights})
+
+    def _scored(self, objective: nn.Module) -> dict[str, torch.Tensor]:
+        """The weights that the score is about."""
+        parts, state = self.watch.parts, objective.state_dict()
+        return {key: value for key, value in state.items() if parts is None or key.startswith(parts)}
