@@ -58,8 +58,8 @@ def find_anomalies(
 ) -> Anomalies:
     """Pretrain on normal images, fit a detector to them, and measure on validation and test.
 
-    pretraining: None = a VAE. masks: (N, S, S) bool at the run's size, True where an image is known not to be normal, for every
-    row of the collection; the maps are then measured by them.
+    pretraining: None = a VAE. masks: (N, S, S) bool at the run's size, True where an image is known not to be normal,
+    for every row of the collection; the maps are then measured by them.
     The same call goes on where pretraining was interrupted, and returns at once when the run is complete. Raises
     FewlabelError, one sentence, for every mistake of the user.
     """
