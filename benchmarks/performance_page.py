@@ -263,6 +263,30 @@ def big_part(content: JSON) -> list[str]:
     ]
 
 
+def cost_part(content: JSON) -> list[str]:
+    """What each objective costs beside supervised training of the same network."""
+    given = content["settings"]
+    lines = [
+        [
+            f"`{row['objective']}`",
+            str(row["size_px"]),
+            f"{row['images_per_second']:.0f}",
+            f"{row['ratio']:.2f}",
+            count(row["peak_memory_mib"]),
+            f"{1000 * given['batch'] / row['images_per_second'] / 60:.0f}",
+        ]
+        for row in content["rows"]
+    ]
+    return [
+        "## What an objective costs",
+        f"{given['encoder']} (a ViT-Tiny for `mae`), batches of {given['batch']}, {given['steps']} steps in a process "
+        "of its own; the ratio is of images a second to supervised training in the same round.",
+        markdown_table(
+            ["Objective", "Size, px", "Images/s", "Ratio", "Peak memory, MiB", "1,000 steps, minutes"], lines
+        ),
+    ]
+
+
 PARTS: dict[str, Callable[[JSON], list[str]]] = {
     "pretrain-throughput": pretrain_part,
     "peers-speed": peers_part,
@@ -272,6 +296,7 @@ PARTS: dict[str, Callable[[JSON], list[str]]] = {
     "feature-throughput": features_part,
     "scaling": scaling_part,
     "big-encoder": big_part,
+    "objective-cost": cost_part,
     "quality-pneumoniamnist": quality_part,
     "quality-settings": quality_part,
     "quality-nih": quality_part,

@@ -36,7 +36,7 @@ from named_jobs import run_named
 from fewlabel.collection import Collection
 from fewlabel.evaluation import metrics
 from fewlabel.evaluation.intervals import Bootstrap, draw_resamples, paired_difference
-from fewlabel.evaluation.label_efficiency import LabelEfficiency, MetricSuite, compare_arms
+from fewlabel.evaluation.label_efficiency import LabelEfficiency, MetricSuite, measure, run_arms
 from fewlabel.files import write_text
 from fewlabel.pipeline import EvaluateSettings, Pretrained, PretrainSettings, pretrain
 from fewlabel.pipeline.arms import (
@@ -194,16 +194,16 @@ def arms_of(job: SemiJob, task: Task, encoders: dict[str, Pretrained], folder: P
 def compare(job: SemiJob, task: Task, arms: list[Arm]) -> LabelEfficiency:
     """All arms with the same labels and the same resamples."""
     patients, y = task.collection.patients(), task.y
-    return compare_arms(
+    curves = run_arms(
         arms,
-        y[task.test],
         lambda seed: rows_of_budgets(task.train, y, patients, job.budgets, seed),
-        draw_resamples(patients[task.test], seed=0),
         suite=SUITE,
         budgets=job.budgets,
         seeds=range(job.seeds),
         progress=say,
     )
+    measure(curves, y[task.test], draw_resamples(patients[task.test], seed=0))
+    return curves
 
 
 def table(curves: LabelEfficiency, arms: list[Arm]) -> list[JSON]:

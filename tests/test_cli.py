@@ -27,6 +27,8 @@ COMMANDS = (
     "evaluate",
     "predict",
     "export",
+    "anomalies",
+    "score",
     "generate",
     "report",
     "phantoms",
@@ -366,5 +368,5 @@ def test_as_a_program(tmp_path: Path) -> None:
 def test_every_command_and_option_is_explained(command: str, fewlabel: Command) -> None:
     answer = fewlabel(command, "--help")
     assert (answer.status, answer.err) == (0, "")
-    options = re.findall(r"^  (--\S+)(.*(?:\n {8,}.*)?)", answer.out, re.MULTILINE)
+    options = re.findall(r"^  (--\S+)(.*(?:\n {8,}.*)*)", answer.out, re.MULTILINE)
     assert [name for name, text in options if not re.search(r"[a-z]{3,}.*\.", text)] == []

@@ -18,6 +18,9 @@ def test_engines_find_the_same_and_everything_is_measured(
 ) -> None:
     monkeypatch.setattr(retrieval, "QUERIES", 20)
     monkeypatch.setattr(retrieval, "STEP", 250)
+    monkeypatch.setattr(
+        retrieval.search_vectors, "EXACT", retrieval.search_vectors.EXACT
+    )  # which `measure` sets
     monkeypatch.setattr(retrieval, "memory_of", lambda engine, folder, vectors, exact: 1.5)
     names = ("steps", "added", "states_seen", "seconds_a_step", "median_ms", "p99_ms", "longest_step_seconds")
     monkeypatch.setattr(retrieval, "while_adding", lambda *given: dict.fromkeys(names, 3))

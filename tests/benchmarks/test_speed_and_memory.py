@@ -9,6 +9,7 @@ from typing import Any
 import contrast
 import feature_throughput
 import micro_batch
+import objective_cost
 import performance_page
 import pytest
 import torch
@@ -40,6 +41,26 @@ def test_features_and_micro_batches_are_measured() -> None:
     row = micro_batch.run(32, 8, steps=1)
     assert row["peak_memory_mib"] > 0
     assert row["images_per_second"] > 0
+
+
+@pytest.mark.parametrize("name", ["supervised", "gan"])
+def test_an_objective_is_measured(name: str) -> None:
+    row = objective_cost.run(name, 16, 8, steps=1, encoder="test_resnet")
+    assert row["images_per_second"] > 0
+    assert row["peak_memory_mib"] > 0
+
+
+def test_the_cost_of_objectives_is_told() -> None:
+    row = {
+        "objective": "vae",
+        "size_px": 32,
+        "images_per_second": 100.0,
+        "ratio": 0.5,
+        "peak_memory_mib": 900,
+    }
+    settings = {"encoder": "resnet18", "batch": 60, "steps": 20, "rounds": 2}
+    page = performance_page.performance({"objective-cost": {"settings": settings, "rows": [row], **FACTS}})
+    assert "| `vae` | 32 | 100 | 0.50 | 900 | 10 |" in page
 
 
 def test_the_page_is_made_from_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

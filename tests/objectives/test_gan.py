@@ -129,8 +129,10 @@ def test_the_average_follows_the_generator() -> None:
     with torch.no_grad():
         model.generator.first.weight.add_(1.0)
     before = model.averaged.first.weight.clone()
-    model.after_step(0, 10)
-    torch.testing.assert_close(model.averaged.first.weight, before + 0.1)
+    model.after_step(1, 100)  # the mean of two steps
+    torch.testing.assert_close(model.averaged.first.weight, before + 0.5)
+    model.after_step(50, 100)
+    torch.testing.assert_close(model.averaged.first.weight, before + 0.55)
 
 
 def test_spectral_norms_are_at_most_1_and_can_be_taken_away() -> None:

@@ -305,7 +305,7 @@ def test_the_command_with_an_objective_that_has_no_decoder(
     )
     assert status == 0
     assert said.startswith("Learned from ")
-    assert f"page: {out}/anomalies.html" in said
+    assert f"report: {out}/anomalies.html" in said
     results = json.loads((out / "anomalies.json").read_text())
     assert [row["key"] for row in results["scores"]][:3] == ["patches", "mahalanobis", "random-patches"]
     assert results["localisation"] is None

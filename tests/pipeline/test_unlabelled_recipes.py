@@ -49,12 +49,14 @@ def whole(chest: Collection, tmp_path_factory: pytest.TempPathFactory) -> Learne
 @pytest.mark.slow
 def test_both_stages_are_arms_and_their_gain_is_told(whole: Learned) -> None:
     keys = [arm["key"] for arm in whole.results["arms"]]
-    assert keys[:4] == ["simclr", "three-stage-frozen", "three-stage", "simclr-knn"]
+    assert keys[:5] == ["simclr", "three-stage-frozen", "three-stage", "supervised-made-1", "simclr-knn"]
     told = {(row["arm"], row["reference"]) for row in whole.results["differences"]}
     assert {("three-stage-frozen", "simclr"), ("three-stage", "three-stage-frozen")} <= told
     budget = whole.results["budgets"][-1]
-    assert [path.name for path in (whole.out / "networks").iterdir()] == [
-        f"three-stage-{budget}-0.safetensors"
+    assert sorted(path.name for path in (whole.out / "networks").iterdir()) == [
+        "three-stage-10-0-generator.safetensors",
+        f"three-stage-{budget}-0-generator.safetensors",
+        f"three-stage-{budget}-0.safetensors",
     ]
     assert "VAE + GAN, three stages" in (whole.out / "report.html").read_text()
     facts = RunFacts("onnx", load_classifier(whole.out), {}, {}, whole.results, None)
