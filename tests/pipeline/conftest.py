@@ -13,7 +13,7 @@ from tiny_runs import QUICK, SIZE_PX, TINY, Fewlabel, MakeCollection, two_steps
 from fewlabel.cli import main
 from fewlabel.collection import Collection, import_images
 from fewlabel.phantoms import write_radiographs
-from fewlabel.pipeline import Learned, arms, learn
+from fewlabel.pipeline import Learned, arms, learn, made_images
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,7 +26,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def quick_supervised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arms, "supervised_schedule", two_steps)
+    for module in (arms, made_images):
+        monkeypatch.setattr(module, "supervised_schedule", two_steps)
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +53,8 @@ def chest(make_collection: MakeCollection) -> Collection:
 @pytest.fixture(scope="session")
 def run(chest: Collection, tmp_path_factory: pytest.TempPathFactory) -> Learned:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arms, "supervised_schedule", two_steps)
+        for module in (arms, made_images):
+            patch.setattr(module, "supervised_schedule", two_steps)
         out = tmp_path_factory.mktemp("runs") / "run"
         return learn(chest, "opacity", out, pretraining=TINY, evaluation=QUICK)
 

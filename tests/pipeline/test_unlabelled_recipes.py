@@ -17,7 +17,7 @@ from fewlabel.adaptation.semi_supervised import SemiSupervisedSettings
 from fewlabel.adaptation.three_stages import ThreeStagesSettings
 from fewlabel.cli import main
 from fewlabel.collection import Collection
-from fewlabel.pipeline import Learned, arms, learn, load_classifier, three_stages
+from fewlabel.pipeline import Learned, arms, learn, load_classifier, made_images, three_stages
 from fewlabel.pipeline.evaluating import Evaluated, check_evaluation, evaluate_encoders
 from fewlabel.pipeline.learning import _load_pretrained
 from fewlabel.pipeline.model_card import RunFacts, method_key
@@ -41,7 +41,8 @@ VAE = replace(TINY, objective="vae")
 @pytest.fixture(scope="module")
 def whole(chest: Collection, tmp_path_factory: pytest.TempPathFactory) -> Learned:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arms, "supervised_schedule", two_steps)
+        for module in (arms, made_images):
+            patch.setattr(module, "supervised_schedule", two_steps)
         out = tmp_path_factory.mktemp("stages") / "run"
         return learn(chest, "opacity", out, pretraining=VAE, evaluation=RECIPE)
 
