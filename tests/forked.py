@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.context
 import os
 import runpy
 import socket
@@ -10,8 +10,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-LOADED = ["fewlabel.objectives", "fewlabel.training", "fewlabel.pipeline"]
+LOADED = [
+    "fewlabel.objectives",
+    "fewlabel.training",
+    "fewlabel.pipeline",
+    "lightning_fabric",
+    "sklearn.linear_model",
+]
 LIMIT_S = 600
+
+
+def fork_server() -> multiprocessing.context.ForkServerContext:
+    """The one server of this process: whoever asks first decides what it loads, so all must ask here."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LOADED)
+    return context
 
 
 def run_forked(
@@ -26,8 +39,7 @@ def run_forked(
 
     path: more folders to import from. folder: where they work.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LOADED)
+    context = fork_server()
     printed = [script.with_suffix(f".{number}.txt") for number in range(len(environments))]
     given = [str(script), *map(str, arguments)]
     running = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import training_runs
+from forked import fork_server
 from training_runs import STEPS, Moment, small_objective, train
 
 from fewlabel.objectives import SimCLR
@@ -67,11 +67,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def in_a_process(out: Path, moment: Moment | None = None, at: int = 0) -> int | None:
     """Train in a fresh process; its exit code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["fewlabel.objectives", "fewlabel.training"]
-    )  # torch: imported once for all
-    process = context.Process(target=training_runs.train_and_save, args=(out, moment, at))
+    process = fork_server().Process(target=training_runs.train_and_save, args=(out, moment, at))
     process.start()
     process.join(120)
     return process.exitcode
