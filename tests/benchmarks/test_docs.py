@@ -133,9 +133,9 @@ phantoms.run(Path("here"))
     assert "report.html" in run_python(code, tmp_path)
 
 
-def test_the_other_recipe_can_be_loaded() -> None:
+def test_the_other_recipe_can_be_loaded(tmp_path: Path) -> None:
     path = f"import sys; sys.path.insert(0, {str(PROJECT / 'recipes')!r})"
-    assert run_python(f"{path}; import pneumoniamnist as p; print(*p.VARIANTS)", PROJECT).split() == [
+    assert run_python(f"{path}; import pneumoniamnist as p; print(*p.VARIANTS)", tmp_path).split() == [
         "medical",
         "simclr-views",
         "info-nce",
