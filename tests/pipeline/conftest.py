@@ -13,7 +13,10 @@ from tiny_runs import QUICK, SIZE_PX, TINY, Fewlabel, MakeCollection, two_steps
 from fewlabel.cli import main
 from fewlabel.collection import Collection, import_images
 from fewlabel.phantoms import write_radiographs
-from fewlabel.pipeline import Learned, arms, learn, made_images
+from fewlabel.pipeline import Learned, arms, learn, learning, made_images
+from fewlabel.pipeline.arms import Task
+from fewlabel.pipeline.evaluating import make_task
+from fewlabel.pipeline.pretraining import Pretrained
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,6 +60,17 @@ def run(chest: Collection, tmp_path_factory: pytest.TempPathFactory) -> Learned:
             patch.setattr(module, "supervised_schedule", two_steps)
         out = tmp_path_factory.mktemp("runs") / "run"
         return learn(chest, "opacity", out, pretraining=TINY, evaluation=QUICK)
+
+
+@pytest.fixture(scope="session")
+def pretrained(run: Learned, chest: Collection) -> Pretrained:
+    """The encoder of `run`."""
+    return learning._load_pretrained(run.out / "pretrain" / "seed-0", chest, QUICK, False)
+
+
+@pytest.fixture(scope="session")
+def task(pretrained: Pretrained, chest: Collection) -> Task:
+    return make_task(chest, pretrained, QUICK, features_folder=None)
 
 
 @pytest.fixture

@@ -10,18 +10,12 @@ import pytest
 from tiny_runs import QUICK
 
 from fewlabel.collection import Collection
-from fewlabel.pipeline import Learned, learning
 from fewlabel.pipeline.arms import Task, statistics_features
 from fewlabel.pipeline.evaluating import make_arms, make_task
 from fewlabel.pipeline.pretraining import Pretrained
 from fewlabel.splits import nested_budgets
 
 KINDS = {"opacity": 0, "side": 0, "Patient Age": 0.0}
-
-
-@pytest.fixture(scope="module")
-def pretrained(run: Learned, chest: Collection) -> Pretrained:
-    return learning._load_pretrained(run.out / "pretrain" / "seed-0", chest, QUICK, False)
 
 
 def outputs(task: Task, pretrained: Pretrained, rows: np.ndarray) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from fewlabel.pipeline import (
 )
 from fewlabel.pipeline import evaluating as evaluating_module
 from fewlabel.pipeline.evaluating import check_evaluation, evaluate_encoders
-from fewlabel.pipeline.pretraining import split_of
+from fewlabel.pipeline.pretraining import Pretrained, split_of
 from fewlabel.pipeline.runs import read_split
 from fewlabel.pipeline.settings import resolve_settings
 from fewlabel.report import write_report
@@ -126,7 +126,7 @@ def test_test_patients_took_no_part_in_pretraining(run: Learned, chest: Collecti
 
 
 def test_label_budgets_are_nested_and_of_training_patients(
-    run: Learned, chest: Collection, monkeypatch: pytest.MonkeyPatch
+    run: Learned, pretrained: Pretrained, chest: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[int, dict[int, np.ndarray]] = {}
 
@@ -135,9 +135,8 @@ def test_label_budgets_are_nested_and_of_training_patients(
         raise InterruptedError
 
     monkeypatch.setattr(evaluating_module, "run_arms", look)
-    encoder = learning._load_pretrained(run.out / "pretrain" / "seed-0", chest, QUICK, False)
     with pytest.raises(InterruptedError):
-        evaluate_encoders(chest, [encoder], QUICK)
+        evaluate_encoders(chest, [pretrained], QUICK)
     train = np.flatnonzero(np.isin(chest.column("case_id"), list(parts_of(run)["train"])))
     for rows in seen.values():
         assert set(rows[10]) < set(rows[20]) < set(rows[len(train)]) == set(train)

@@ -13,7 +13,7 @@ from tiny_runs import QUICK, SIZE_PX, two_steps
 from fewlabel.collection import Collection
 from fewlabel.networks.decoders import Decoder
 from fewlabel.objectives.generator import Generator
-from fewlabel.pipeline import Learned, learning, made_images
+from fewlabel.pipeline import made_images
 from fewlabel.pipeline.arms import Task
 from fewlabel.pipeline.evaluating import make_task
 from fewlabel.pipeline.made_images import MadeImages, as_stored, made_images_arm
@@ -26,16 +26,6 @@ from fewlabel.types import FewlabelError
 @pytest.fixture(autouse=True)
 def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(made_images, "supervised_schedule", two_steps)
-
-
-@pytest.fixture(scope="module")
-def pretrained(run: Learned, chest: Collection) -> Pretrained:
-    return learning._load_pretrained(run.out / "pretrain" / "seed-0", chest, QUICK, False)
-
-
-@pytest.fixture(scope="module")
-def task(pretrained: Pretrained, chest: Collection) -> Task:
-    return make_task(chest, pretrained, QUICK, features_folder=None)
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from tiny_runs import QUICK, SIZE_PX
+from tiny_runs import SIZE_PX
 
-from fewlabel.collection import Collection
 from fewlabel.networks.decoders import Decoder
 from fewlabel.objectives import VAE, Autoencoder
 from fewlabel.objectives.generator import Generator
-from fewlabel.pipeline import Learned, learning, made_pictures
+from fewlabel.pipeline import made_pictures
 from fewlabel.pipeline.arms import Task
-from fewlabel.pipeline.evaluating import make_task
 from fewlabel.pipeline.figures import MADE_COLOUR, TILE_PX, marked
 from fewlabel.pipeline.made_pictures import PAIRS, RECONSTRUCTED, STEPS, _pairs, generated_results
 from fewlabel.pipeline.pretraining import Pretrained
@@ -25,16 +23,6 @@ from fewlabel.training.weights import GENERATOR, save_generator
 
 MARK = tuple(int(MADE_COLOUR[place : place + 2], 16) for place in (1, 3, 5))
 STEP = TILE_PX + 4
-
-
-@pytest.fixture(scope="module")
-def pretrained(run: Learned, chest: Collection) -> Pretrained:
-    return learning._load_pretrained(run.out / "pretrain" / "seed-0", chest, QUICK, False)
-
-
-@pytest.fixture(scope="module")
-def task(pretrained: Pretrained, chest: Collection) -> Task:
-    return make_task(chest, pretrained, QUICK, features_folder=None)
 
 
 def _tiles(path: Path) -> np.ndarray:

@@ -13,9 +13,10 @@ from tiny_runs import QUICK
 from fewlabel.adaptation.features import extract_features
 from fewlabel.adaptation.probe import Calibration
 from fewlabel.collection import Collection
-from fewlabel.pipeline import Learned, learning, load_classifier, probabilities
+from fewlabel.pipeline import Learned, load_classifier, probabilities
 from fewlabel.pipeline.arms import supervised_arm
 from fewlabel.pipeline.evaluating import Evaluated, evaluate_encoders
+from fewlabel.pipeline.pretraining import Pretrained
 from fewlabel.pipeline.probabilities import abstention, calibration_rows, validation_cases
 from fewlabel.pipeline.runs import read_split
 from fewlabel.training import load_tensors
@@ -24,9 +25,8 @@ ONE_ARM = replace(QUICK, budgets=(10,), seeds=1, resamples=30, supervised=False)
 
 
 @pytest.fixture(scope="module")
-def evaluated(run: Learned, chest: Collection) -> Evaluated:
-    encoder = learning._load_pretrained(run.out / "pretrain" / "seed-0", chest, QUICK, False)
-    return evaluate_encoders(chest, [encoder], ONE_ARM)
+def evaluated(pretrained: Pretrained, chest: Collection) -> Evaluated:
+    return evaluate_encoders(chest, [pretrained], ONE_ARM)
 
 
 def with_labels(evaluated: Evaluated, rows: np.ndarray) -> Evaluated:

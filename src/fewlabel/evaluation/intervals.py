@@ -102,10 +102,10 @@ def patient_weights(patients: np.ndarray, resamples: int, rng: np.random.Generat
     return drawn[:, index]
 
 
-def draw_resamples(patients: np.ndarray, *, resamples: int = 1000, seed: int) -> Resamples:
+def draw_resamples(patients: np.ndarray, *, resamples: int = 1000, seed: int, warn: bool = True) -> Resamples:
     """Draw the patients `resamples` times. patients: shape (N,), the patient of each test image.
 
-    Warns below 10 patients, where no bootstrap gives an interval to rely on.
+    Warns below 10 patients, where no bootstrap gives an interval to rely on; warn=False leaves that to the caller.
     """
     patients = np.asarray(patients)
     if patients.ndim != 1 or not len(patients) or resamples < 1:
@@ -114,7 +114,7 @@ def draw_resamples(patients: np.ndarray, *, resamples: int = 1000, seed: int) ->
             "shape (N,) with N at least 1, and at least 1 resample"
         )
     count = len(np.unique(patients))
-    if count < FEW_PATIENTS:
+    if warn and count < FEW_PATIENTS:
         warnings.warn(
             f"the test set holds {count} patient{'' if count == 1 else 's'}: intervals from fewer than "
             f"{FEW_PATIENTS} are too narrow; test on more patients",

@@ -102,7 +102,7 @@ def cross_validate(
         results = build_fold_results(main, job.evaluation, job.pretraining.title, done)
         seconds = sum(one.told["seconds"] for one in done)
         told = {"seconds": {"total": seconds}, "versions": versions(), "settings": run}
-        write_json(out / "run.json", {**run, "versions": told["versions"]})
+        write_json(out / RUN, {**run, "versions": told["versions"]})
         write_json(out / RESULTS, results | told)
     return _cross_validated(out)
 

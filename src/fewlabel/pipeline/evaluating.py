@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -370,11 +369,10 @@ def compare_on(
     task: Task, arms: Sequence[Arm], settings: EvaluateSettings, progress: ProgressCallback | None = None
 ) -> tuple[LabelEfficiency, Resamples]:
     """All arms at the settings' budgets and seeds, with the same labels and the same bootstrap."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the report itself says when the test patients are few
-        resamples = draw_resamples(
-            task.collection.patients()[task.test], resamples=settings.resamples, seed=0
-        )
+    patients = task.collection.patients()[task.test]
+    resamples = draw_resamples(
+        patients, resamples=settings.resamples, seed=0, warn=False
+    )  # the report says it
     budgets = choose_budgets(settings.budgets, len(task.train))
     curves = run_on(task, arms, settings, budgets, progress)
     measure(curves, task.y[task.test], resamples)

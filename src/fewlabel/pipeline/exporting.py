@@ -22,7 +22,7 @@ from fewlabel.pipeline.model_card import Equality, RunFacts, model_card
 from fewlabel.pipeline.monai_bundle import write_bundle_files
 from fewlabel.pipeline.portable import PortableClassifier, unit_image
 from fewlabel.pipeline.predicting import Classifier, load_classifier
-from fewlabel.pipeline.runs import read_json
+from fewlabel.pipeline.runs import RUN, read_json
 from fewlabel.report.contract import read_results
 from fewlabel.types import FewlabelError, Image
 from fewlabel.views import to_unit_range
@@ -68,7 +68,7 @@ def export_model(run: str | Path, to: str, out: str | Path) -> Exported:
     facts = RunFacts(
         to,
         classifier,
-        read_json(run / "run.json", "fewlabel learn"),
+        read_json(run / RUN, "fewlabel learn"),
         read_json(run / "model" / "model.json", "fewlabel learn"),
         read_results(run),
         collection_of(run),
@@ -104,7 +104,7 @@ def _extra(name: str) -> Any:
 
 def collection_of(run: Path) -> Collection | None:
     """The collection that the run was made from, if it is still where it was and still the same."""
-    made = read_json(run / "run.json", "fewlabel learn")
+    made = read_json(run / RUN, "fewlabel learn")
     try:
         collection = Collection.open(made["collection"])
     except FewlabelError:

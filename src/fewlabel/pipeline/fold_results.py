@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,12 +85,12 @@ def _measure(
     places: dict[int, int],
 ) -> Measured:
     patients = collection.patients()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the page itself says when the test patients are few
-        resamples = [
-            draw_resamples(patients[fold.tested], resamples=settings.resamples, seed=fold.told["number"])
-            for fold in folds
-        ]
+    resamples = [
+        draw_resamples(
+            patients[fold.tested], resamples=settings.resamples, seed=fold.told["number"], warn=False
+        )
+        for fold in folds
+    ]
     truth = [target.values[fold.tested] for fold in folds]
     return {
         (arm["key"], budget, name): over_folds(

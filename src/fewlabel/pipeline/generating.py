@@ -15,7 +15,7 @@ from fewlabel.objectives.generator import Generator
 from fewlabel.phantoms.notes import NOTE_NAME
 from fewlabel.pipeline.exporting import collection_of
 from fewlabel.pipeline.made_images import Drawn, ImageCheck, draw_samples
-from fewlabel.pipeline.runs import read_json, read_split
+from fewlabel.pipeline.runs import RUN, read_json, read_split
 from fewlabel.pipeline.settings import PretrainSettings, check_range
 from fewlabel.training.weights import ENCODER, GENERATOR, load_encoder, load_generator
 from fewlabel.types import FewlabelError, ProgressCallback
@@ -110,7 +110,7 @@ def _check_enough(drawn: Drawn, count: int, name: str) -> None:
 
 def run_generator(run: Path) -> Generator:
     """The generator of a run. Raises FewlabelError where it has none, or a damaged one."""
-    made = read_json(run / "run.json", "fewlabel learn")
+    made = read_json(run / RUN, "fewlabel learn")
     if not (run / GENERATOR).exists():
         raise FewlabelError(
             f"{run} has no generator of images: make a run that has one with `fewlabel learn "
@@ -156,7 +156,7 @@ def _check_of(run: Path) -> ImageCheck:
 
 def _pretraining_of(run: Path) -> Path:
     """The folder of the pretraining that a run made, or that it was given as its model; of several the first."""
-    root = Path(read_json(run / "run.json", "fewlabel learn").get("model", run))
+    root = Path(read_json(run / RUN, "fewlabel learn").get("model", run))
     return next(iter(sorted((root / "pretrain").glob("seed-*"))), root)
 
 

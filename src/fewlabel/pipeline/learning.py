@@ -22,7 +22,15 @@ from fewlabel.pipeline.predicting import save_classifier
 from fewlabel.pipeline.pretraining import Pretrained, check_texts, kept_pretrained, pretrain, split_of
 from fewlabel.pipeline.probabilities import validation_cases
 from fewlabel.pipeline.results import build_results
-from fewlabel.pipeline.runs import finished_results, read_json, read_split, versions, write_json, write_split
+from fewlabel.pipeline.runs import (
+    RUN,
+    finished_results,
+    read_json,
+    read_split,
+    versions,
+    write_json,
+    write_split,
+)
 from fewlabel.pipeline.separation import separate_from_pretraining
 from fewlabel.pipeline.settings import PretrainSettings, check_range, resolve_settings
 from fewlabel.pipeline.unlabelled import unlabelled_results
@@ -116,7 +124,7 @@ def learn(
     splits = [split_of(main, seed=chosen.seed, strata=strata, drop=drop_leaks)]
     splits += [whole(other) for other in others]
     run = {**job.described(), "pretraining_seeds": pretraining_seeds}
-    if not (out / "run.json").exists():
+    if not (out / RUN).exists():
         check_evaluation(main, splits[0], settings, chosen)
         Encoder(chosen.encoder_settings)  # a mistake in its name, size or weights shows here
     finished = _begin(out, run)
@@ -202,7 +210,7 @@ def evaluate(
         "pretraining": asdict(encoders[0].settings),
         "texts": texts and texts_fingerprint(texts),
     }
-    if not (out / "run.json").exists():
+    if not (out / RUN).exists():
         check_evaluation(main, encoders[0].splits[0], settings, encoders[0].settings)
     finished = _begin(out, run)
     if finished:
@@ -284,7 +292,7 @@ def _finish(
     results["versions"] = versions()
     results["settings"] = run
     compute = [asdict(encoder.fit.compute) for encoder in encoders]
-    write_json(out / "run.json", {**run, "versions": results["versions"], "compute": compute})
+    write_json(out / RUN, {**run, "versions": results["versions"], "compute": compute})
     _save_model(encoders[0], evaluated, out, main)
     write_json(out / "results.json", results)
     return _learned(out, read_json(out / "results.json", "fewlabel learn"))

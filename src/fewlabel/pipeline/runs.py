@@ -16,6 +16,7 @@ import torch
 from fewlabel.collection import Collection
 from fewlabel.files import replacing, write_text
 from fewlabel.splits import PARTS, Split
+from fewlabel.training.checkpoint import flat_settings
 from fewlabel.types import JSON, FewlabelError
 
 RUN = "run.json"
@@ -92,7 +93,7 @@ def finished_results(out: Path, run: JSON, name: str) -> JSON | None:
             raise FewlabelError(f"{out} is not empty and holds no run: give a new folder with --out.")
         write_json(out / RUN, run)
         return None
-    there, here = _flat(read_json(out / RUN, f"fewlabel {run['command']}")), _flat(run)
+    there, here = flat_settings(read_json(out / RUN, f"fewlabel {run['command']}")), flat_settings(run)
     for key, value in here.items():
         if there.get(key) != value:
             raise FewlabelError(
@@ -102,18 +103,8 @@ def finished_results(out: Path, run: JSON, name: str) -> JSON | None:
     if not (out / name).exists():
         return None
     results = read_json(out / name, f"fewlabel {run['command']}")
-    same = _flat(results.get("settings", {})) == here
+    same = flat_settings(results.get("settings", {})) == here
     return results if same and results["versions"]["fewlabel"] == versions()["fewlabel"] else None
-
-
-def _flat(content: JSON, prefix: str = "") -> JSON:
-    flat: JSON = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def write_split(path: Path, collections: Sequence[Collection], splits: Sequence[Split]) -> None:

@@ -21,7 +21,6 @@ from fewlabel.adaptation.semi_supervised import (
     SemiSupervisedSettings,
     learn_semi_supervised,
 )
-from fewlabel.networks import Encoder
 from fewlabel.objectives import GAN, M2, FixMatch, MeanTeacher
 from fewlabel.pipeline.arms import Arm, Task, labelled_images, random_encoder, trained_arm
 from fewlabel.pipeline.kept import begun
@@ -31,22 +30,18 @@ from fewlabel.training import mix_seed
 
 @dataclass(frozen=True)
 class SemiSupervisedMethod:
-    """key: short name in files; label: for people. objective: of an encoder and the number of classes."""
+    """key: short name in files; label: for people. objective: what makes one of an encoder and `classes`."""
 
     key: str
     label: str
-    objective: Callable[[Encoder, int], SemiSupervisedObjective]
+    objective: Callable[..., SemiSupervisedObjective]
 
 
 METHODS = (
-    SemiSupervisedMethod("m2", "M2", lambda encoder, classes: M2(encoder, classes=classes)),
-    SemiSupervisedMethod(
-        "gan", "semi-supervised GAN", lambda encoder, classes: GAN(encoder, classes=classes)
-    ),
-    SemiSupervisedMethod(
-        "mean-teacher", "Mean Teacher", lambda encoder, classes: MeanTeacher(encoder, classes=classes)
-    ),
-    SemiSupervisedMethod("fixmatch", "FixMatch", lambda encoder, classes: FixMatch(encoder, classes=classes)),
+    SemiSupervisedMethod("m2", "M2", M2),
+    SemiSupervisedMethod("gan", "semi-supervised GAN", GAN),
+    SemiSupervisedMethod("mean-teacher", "Mean Teacher", MeanTeacher),
+    SemiSupervisedMethod("fixmatch", "FixMatch", FixMatch),
 )
 
 
@@ -75,7 +70,7 @@ class SemiSupervised:
         name = f"{method.key}-{len(rows)}-{seed}"
         task, checkpoints = self.task, self.folder / name if self.folder else None
         objective = begun(
-            name, lambda: method.objective(random_encoder(task.encoder_settings, seed), task.classes)
+            name, lambda: method.objective(random_encoder(task.encoder_settings, seed), classes=task.classes)
         )
         found = learn_semi_supervised(
             objective,

@@ -103,7 +103,7 @@ def _unique_state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _check_settings(folder: Path, there: JSON, here: JSON) -> None:
-    there, here = _flat(there), _flat(json.loads(json.dumps(here)))
+    there, here = flat_settings(there), flat_settings(here)
     differing = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
     if differing:
         names = "; ".join(f"{key}: {there.get(key)} there, {here.get(key)} here" for key in differing)
@@ -113,11 +113,14 @@ def _check_settings(folder: Path, there: JSON, here: JSON) -> None:
         )
 
 
-def _flat(settings: JSON, prefix: str = "") -> JSON:
-    """Nested settings under names such as "schedule.steps"."""
+def flat_settings(settings: JSON, prefix: str = "") -> JSON:
+    """Nested settings under names such as "schedule.steps", as JSON would give them back: a tuple is a list."""
     flat: JSON = {}
     for key, value in settings.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+        if isinstance(value, dict):
+            flat.update(flat_settings(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = json.loads(json.dumps(value))
     return flat
 
 

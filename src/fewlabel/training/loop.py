@@ -370,9 +370,7 @@ class _Run:
             for group in self.optimizer.param_groups:
                 if group["name"] not in groups:
                     for parameter in group["params"]:
-                        parameter.grad = (
-                            None  # without a gradient an optimizer leaves weights and moments alone
-                        )
+                        parameter.grad = None  # so that the optimizer leaves weight and moments alone
             self.wrapped.step()
             yield value
 
