@@ -18,6 +18,7 @@ from fewlabel.tasks.anomaly import (
     NegativeELBO,
     PatchMemory,
     UsualMap,
+    coreset,
     draw_patches,
     peak,
     smoothed,
@@ -125,6 +126,31 @@ def test_a_place_is_as_far_as_its_nearest_normal_one() -> None:
     )
     with pytest.raises(FewlabelError, match="No normal place"):
         PatchMemory.of(np.empty((0, 5)))
+
+
+def test_a_coreset_is_chosen_greedily() -> None:
+    places = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    found = coreset(places, 8, seed=3)
+    assert found.tolist() == sorted(set(found.tolist()))
+    first = int(np.random.default_rng(3).integers(60))
+    wanted = [first]
+    while len(wanted) < 8:
+        to_chosen = [min(math.dist(place, places[other]) for other in wanted) for place in places]
+        wanted.append(max(range(60), key=lambda one: to_chosen[one]))
+    assert set(found) == set(wanted)
+    assert coreset(places, 60).tolist() == list(range(60))
+
+
+def test_a_rare_normal_place_is_kept_and_near() -> None:
+    """One place in 2,000 shows a letter: drawn by chance, 20 would lack it nearly always."""
+    rng = np.random.default_rng(0)
+    patches = np.concatenate([rng.normal(0, 1, (1999, 100)), np.full((1, 100), 4.0)])
+    memory = PatchMemory.of(patches, count=20, seed=1)
+    assert memory.bank.shape == (20, 100)
+    assert memory.distances(patches[-1][None, None, None])[0, 0, 0] < 0.01
+    whole = PatchMemory.of(patches)
+    assert (memory.centre == whole.centre).all()
+    assert (memory.spread == whole.spread).all()
 
 
 def test_a_channel_that_never_varied_does_not_drown_the_others() -> None:

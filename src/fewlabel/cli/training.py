@@ -210,7 +210,7 @@ def anomalies(
     specificity: Annotated[
         float, typer.Option(help="Thresholds leave this share of normal validation images below.")
     ] = 0.95,
-    patches: Annotated[int, typer.Option(help="Normal places that are kept to compare with.")] = 10_000,
+    patches: Annotated[int, typer.Option(help="Normal places that are kept to compare with.")] = 5_000,
     drop_leaks: DropLeaks = False,
 ) -> None:
     """Learn from normal images alone what is not normal, and write anomalies.html on how well it tells."""

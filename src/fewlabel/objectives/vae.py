@@ -96,16 +96,19 @@ class VAE(nn.Module):
         h = self.encoder(x)
         return self.to_mean(h).float(), self.to_log_variance(h).float().clamp(-12, 12)
 
-    def elbo(self, x: torch.Tensor, draws: int = 1) -> torch.Tensor:
-        """The bound on log p(x) with beta = 1, (B,) nats, by `draws` draws of z; what is said of held-out images."""
+    def elbo(self, x: torch.Tensor, draws: int = 1, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """The bound on log p(x) with beta = 1, (B,) nats, by `draws` draws of z; what is said of held-out images.
+
+        noise: the draws of eps, (D, K), the same for all images; so that an image's bound is its own, whatever lies
+            beside it in the batch. None = `draws` from torch's global random numbers, for each image its own.
+        """
         mean, log_variance = self.posterior(x)
-        said = torch.stack(
-            [
-                self.likelihood(x.float(), self.decoder(drawn(mean, log_variance)).float(), self.log_scale)
-                for _ in range(draws)
-            ]
-        )
-        return said.mean(0) - kl_to_standard_normal(mean, log_variance).sum(1)
+        if noise is None:
+            noise = torch.randn(draws, *mean.shape, device=mean.device)
+        deviation, said = (0.5 * log_variance).exp(), torch.zeros(len(x), device=x.device)
+        for eps in noise.to(mean.device):
+            said += self.likelihood(x.float(), self.decoder(mean + deviation * eps).float(), self.log_scale)
+        return said / len(noise) - kl_to_standard_normal(mean, log_variance).sum(1)
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """Means of q(z|x), (B, K)."""

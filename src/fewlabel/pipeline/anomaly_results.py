@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,8 +27,9 @@ PIXELS = "pixels"
 SCORES_FILE = "scores.csv"
 SHOWN = 5
 """Test cases with the highest main score, and as many drawn from the others."""
-FEW_NORMAL = 20
-"""Below so many normal validation images a threshold of 95 % specificity is one of their extremes."""
+FEW_NORMAL, FEW_PATIENTS = 20, 20
+"""Below so many normal validation images a threshold of 95 % specificity is one of their extremes.
+Intervals of so few test patients are too narrow."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class AnomalySettings:
     normal: str
     where: str | None = None
     specificity: float = 0.95
-    patches: int = 10_000
+    patches: int = 5_000
     resamples: int = 1000
 
     def __post_init__(self) -> None:
@@ -101,7 +101,7 @@ def anomaly_results(measured: Measured, pretrained: Pretrained, settings: Anomal
     """The content of anomalies.json; writes scores.csv and the pictures to `out`."""
     task, title = measured.task, pretrained.settings.title
     patients = task.collection.patients()
-    resamples = _drawn(patients[task.test], settings.resamples)
+    resamples = draw_resamples(patients[task.test], resamples=settings.resamples, seed=0, warn=False)
     rows = _score_rows(measured, resamples)
     write_rows(_score_table(measured), out / SCORES_FILE)
     counts = {
@@ -135,12 +135,6 @@ def anomaly_results(measured: Measured, pretrained: Pretrained, settings: Anomal
         "warnings": _warnings(measured, pretrained, rows, counts),
         "seconds": {"pretrain": pretrained.fit.seconds},
     }
-
-
-def _drawn(patients: np.ndarray, resamples: int) -> Resamples:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the page itself says when the test patients are few
-        return draw_resamples(patients, resamples=resamples, seed=0)
 
 
 def _score_rows(measured: Measured, resamples: Resamples) -> list[JSON]:
@@ -181,7 +175,7 @@ def _localisation(measured: Measured, title: str, resamples: int) -> JSON | None
     if masks is None or not len(rows):
         return None
     task = measured.task
-    drawn = _drawn(task.collection.patients()[rows], resamples)
+    drawn = draw_resamples(task.collection.patients()[rows], resamples=resamples, seed=0, warn=False)
     normal_val = task.pixels[task.val[task.y[task.val] == 0]]
     typical = measured.detector.look(normal_val).maps[PATCHES].mean(axis=0)
     own = measured.detector.look(task.pixels[rows]).maps
@@ -282,7 +276,7 @@ def _warnings(
         found.append(
             f"Only {counts['val']['normal']} normal validation images set the thresholds, which are rough therefore."
         )
-    if counts["test"]["patients"] < FEW_NORMAL:
+    if counts["test"]["patients"] < FEW_PATIENTS:
         found.append(f"Only {counts['test']['patients']} patients were tested on: intervals are too narrow.")
     told = [row for row in rows if row["key"] in ("statistics", "brightness") and _tells(row["auroc"])]
     if told:

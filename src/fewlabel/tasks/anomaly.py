@@ -24,7 +24,6 @@ from torch import nn
 from fewlabel.adaptation.features import extract_features
 from fewlabel.networks import Encoder
 from fewlabel.objectives import VAE, Autoencoder
-from fewlabel.objectives.vae import kl_to_standard_normal
 from fewlabel.tasks.places import MiddlePlaces
 from fewlabel.types import FewlabelError
 
@@ -37,6 +36,9 @@ PEAK = 0.99
 ELBO_DRAWS = 8
 LEAST_SPREAD = 0.1
 """Channels that hardly vary over normal places are divided by this share of the median deviation, not by their own."""
+
+PROJECTED = 64
+"""Dimensions in which the places of a coreset are compared."""
 
 BLOCK = 512
 """Images whose places lie in memory at once."""
@@ -68,12 +70,7 @@ class NegativeELBO(nn.Module):
         self.register_buffer("noise", torch.randn(draws, vae.decoder.in_dim, generator=generator))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mean, log_variance = self.vae.posterior(x)
-        deviation, said = (0.5 * log_variance).exp(), torch.zeros(len(x), device=x.device)
-        for noise in self.noise.to(x.device):
-            decoded = self.vae.decoder(mean + deviation * noise)
-            said += self.vae.likelihood(x.float(), decoded.float(), self.vae.log_scale)
-        return kl_to_standard_normal(mean, log_variance).sum(1) - said / len(self.noise)
+        return -self.vae.elbo(x, noise=self.noise)
 
 
 def smoothed(maps: np.ndarray, share: float = SMOOTHING) -> np.ndarray:
@@ -142,8 +139,7 @@ class PatchMemory:
     """Normal places to compare with. centre, spread: (F,) of each channel over them; bank: (M, F) in that unit.
 
     Departures from PatchCore: channels are brought to one unit, since levels of a network that was trained here need
-    not have one scale; the bank is drawn by chance and not as a greedy coreset, so a rare normal place may be missing;
-    and an image's score is not weighed by the neighbours of its nearest place.
+    not have one scale; and an image's score is not weighed by the neighbours of its nearest place.
     """
 
     centre: np.ndarray
@@ -151,13 +147,18 @@ class PatchMemory:
     bank: np.ndarray
 
     @staticmethod
-    def of(patches: np.ndarray) -> PatchMemory:
-        """Of normal places' features (M, F). Raises FewlabelError for none."""
+    def of(patches: np.ndarray, *, count: int | None = None, seed: int = 0) -> PatchMemory:
+        """Of normal places' features (N, F); count: how many of them make the bank, a `coreset`; None = all.
+
+        Raises FewlabelError for none.
+        """
         if not len(patches):
             raise FewlabelError("No normal place came to compare with: at least one normal image is needed.")
         centre, spread = patches.mean(axis=0), patches.std(axis=0)
         spread = np.maximum(spread, max(LEAST_SPREAD * float(np.median(spread)), 1e-6))
         bank = ((patches - centre) / spread).astype(np.float32)
+        if count is not None and count < len(bank):
+            bank = bank[coreset(bank, count, seed=seed)]
         return PatchMemory(centre.astype(np.float32), spread.astype(np.float32), bank)
 
     def distances(self, places: np.ndarray) -> np.ndarray:
@@ -175,6 +176,28 @@ class PatchMemory:
         index = faiss.IndexFlatL2(self.bank.shape[1])
         index.add(np.ascontiguousarray(self.bank))
         return index
+
+
+def coreset(places: np.ndarray, count: int, *, seed: int = 0) -> np.ndarray:
+    """Rows (count,) of places (N, F), ascending, that lie near all the others: PatchCore's algorithm 1.
+
+    Greedy: from a first one, drawn, always the place that is farthest from those chosen so far, so that a rare normal
+    place (a burned-in letter, say) has one near it too. Distances are those of a random projection, as in the paper.
+    """
+    from sklearn.random_projection import GaussianRandomProjection
+
+    if places.shape[1] > PROJECTED:
+        places = GaussianRandomProjection(PROJECTED, random_state=seed).fit_transform(places)
+    places = np.ascontiguousarray(places, np.float32)
+    squares = (places**2).sum(axis=1)
+    chosen = np.empty(count, np.int64)
+    newest, nearest = int(np.random.default_rng(seed).integers(len(places))), np.full(len(places), np.inf)
+    for place in range(count):
+        chosen[place] = newest
+        nearest = np.minimum(nearest, squares - 2 * (places @ places[newest]) + squares[newest])
+        nearest[newest] = -np.inf
+        newest = int(nearest.argmax())
+    return np.sort(chosen)
 
 
 def draw_patches(

@@ -39,6 +39,8 @@ from fewlabel.training.weights import (
 from fewlabel.types import FewlabelError
 
 DESCRIPTION, NORMAL = "detector.json", "normal.safetensors"
+CANDIDATES = 10
+"""As many places are drawn for each that is kept; PatchCore keeps 25, 10 or 1 % of all."""
 PATCHES, RECONSTRUCTION = "patches", "reconstruction"
 """Scores that come with a map of the same name."""
 
@@ -110,11 +112,12 @@ class Detector:
     ) -> Detector:
         """Fitted on normal training images (N, C, S, S).
 
-        patches: how many of their places are kept. seed: of which. Raises FewlabelError for fewer than two images, or
-        a network whose places cannot be told.
+        patches: how many of their places are kept, of ten times as many that are drawn. seed: of both.
+        Raises FewlabelError for fewer than two images, or a network whose places cannot be told.
         """
         gaussian = Mahalanobis.of(extract_features(encoder, normal, size_px=size_px))
-        memory = PatchMemory.of(draw_patches(encoder, normal, size_px=size_px, count=patches, seed=seed))
+        candidates = draw_patches(encoder, normal, size_px=size_px, count=CANDIDATES * patches, seed=seed)
+        memory = PatchMemory.of(candidates, count=patches, seed=seed)
         usual = None
         if reconstructor is not None:
             errors = extract_features(ErrorMap(reconstructor), normal[:BLOCK], size_px=size_px)
