@@ -40,7 +40,7 @@ def address() -> Iterator[str]:
         for name, seconds in WAITS.items():
             patch.setenv(name, seconds)
         context: Any = ray.init(
-            num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+            num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
         )
         yield context.address_info["address"]
         ray.shutdown()
