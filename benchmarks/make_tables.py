@@ -21,6 +21,7 @@ import retrieval_page
 from anomaly import JOBS as ANOMALIES
 from anomaly_page import anomaly
 from compare_encoders import STUDIES
+from encoder_sizes_page import encoder_sizes
 from image_text import JOBS as PAIRS
 from image_text_page import image_text, image_text_short, protocol
 from main_job import JOBS
@@ -447,6 +448,7 @@ def made(root: Path) -> dict[str, str]:
         "results": first_screen(results),
         "tables": summary(results, short=True),
         "recipe": recipe(results),
+        "sizes": encoder_sizes(read_study(root / "benchmarks" / "results" / "encoder-sizes.json")),
         "objectives": objectives(studies["objectives"]),
         "image-text": image_text_short(measured),
         "positives": "\n\n".join(

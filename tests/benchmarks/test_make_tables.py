@@ -11,7 +11,7 @@ import make_tables
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-BLOCKS = ("results", "tables", "recipe", "objectives", "positives", "image-text")
+BLOCKS = ("results", "tables", "recipe", "sizes", "objectives", "positives", "image-text")
 README = "\n".join(f"before {name}\n<!-- {name}:begin -->\nold\n<!-- {name}:end -->" for name in BLOCKS)
 
 

@@ -1,0 +1,73 @@
+"""What README.md says of bigger and smaller networks, from benchmarks/results/encoder-sizes.json."""
+
+from __future__ import annotations
+
+from performance_page import markdown_table
+
+from fewlabel.report.words import count, signed
+from fewlabel.types import JSON
+
+
+def encoder_sizes(content: JSON | None) -> str:
+    """Bigger minus smaller networks, and students minus teachers; then in words."""
+    if content is None:
+        return "Not measured."
+    small, big, student = (content["networks"][name] for name in ("small", "big", "student"))
+    columns = {
+        "scratch": f"{big} − {small}, from scratch",
+        "tuned": f"{big} − {small}, fine-tuned from the head",
+        "student": f"{student} taught by {big} − its teacher",
+        "same-size": f"{student} taught by {big} − {small} fine-tuned",
+    }
+    lines, verdicts = [], []
+    for one in content["data"]:
+        cells = {(row["key"], row["budget"]): row for row in one["rows"]}
+        budgets = one["budgets"]
+        for budget in [*budgets, None]:
+            share = (
+                "first − last" if budget is None else f"{count(budget)} ({100 * budget / budgets[-1]:.0f} %)"
+            )
+            first = f"`{one['data']}`" if budget == budgets[0] else ""
+            lines.append([first, share, *(_gap(cells[key, budget]) for key in columns)])
+        verdicts.append(f"- `{one['data']}`: {_verdict(cells, budgets[0], small, big, student)}")
+    metrics = ", ".join(sorted({one["metric"] for one in content["data"]}))
+    seeds = content["data"][0]["seeds"]
+    note = (
+        f"Differences in {metrics} on the same test images, paired: {seeds} draws of labels, one pretraining of each "
+        "network; brackets are 95 % intervals. Made by `python benchmarks/encoder_sizes.py`."
+    )
+    return "\n\n".join(
+        [markdown_table(["Images", "Labels", *columns.values()], lines), note, "\n".join(verdicts)]
+    )
+
+
+def _gap(row: JSON) -> str:
+    return f"{signed(row['value'])} ({signed(row['low'])} to {signed(row['high'])})"
+
+
+def _verdict(cells: dict[tuple[str, int | None], JSON], few: int, small: str, big: str, student: str) -> str:
+    """Where 0 lies, in words: with few labels, against all labels, and for the student."""
+    better = _side(
+        cells["tuned", few],
+        f"{big} is better than {small}",
+        f"{big} is worse than {small}",
+        f"which of {big} and {small} is better cannot be told",
+    )
+    more = _side(
+        cells["tuned", None],
+        "more than with all labels",
+        "less than with all labels",
+        "and whether that is more or less than with all labels cannot be told",
+    )
+    keeps = _side(
+        cells["student", few],
+        f"the {student} that it teaches is better than it",
+        f"the {student} that it teaches is worse than it",
+        f"the {student} that it teaches is not told from it",
+    )
+    return f"with {count(few)} labels, {better}, {more}; {keeps}."
+
+
+def _side(row: JSON, above: str, below: str, neither: str) -> str:
+    """What to say of an interval above 0, below 0, or about 0."""
+    return above if row["low"] > 0 else below if row["high"] < 0 else neither
