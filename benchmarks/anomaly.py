@@ -73,7 +73,7 @@ def places_of(patients: Sequence[str], collection: Collection) -> np.ndarray:
     return np.array([first[who] + int(number) - 1 for who, number in names])
 
 
-SCHEDULE = PretrainSettings(size_px=SIZE_PX, steps=150, batch_size=32)
+SCHEDULE = PretrainSettings(size_px=SIZE_PX, steps=400, batch_size=64)
 JOBS = {
     "nih-chest-xray": AnomalyJob(
         "1,000 NIH chest X-rays, half of them with pneumonia",

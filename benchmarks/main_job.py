@@ -273,6 +273,11 @@ def run_job(name: str, jobs: dict[str, Job], work: Path) -> Path:
             progress=say,
         )
         return encoder
+    if job.pretraining and not (encoder / "pretrain" / "seed-0" / "pretrain.json").exists():
+        raise FewlabelError(
+            f"{encoder} was stopped while it pretrained, with other settings of the evaluation: delete it, and run the "
+            "job again."
+        )
     if job.encoder_of and not (encoder / "results.json").exists():
         run_job(job.encoder_of, jobs, work)
     out = encoder.with_name(f"{name}-{_short(asdict(job.evaluation), encoder.name)}")

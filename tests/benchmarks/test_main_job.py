@@ -63,6 +63,18 @@ def test_another_pretraining_is_another_folder(tmp_path: Path) -> None:
     assert main_job.encoder_folder("nih-sex", jobs, tmp_path) != before
 
 
+def test_a_stopped_pretraining_with_another_evaluation_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main_job, "import_source", lambda *args: None)
+    monkeypatch.setattr(main_job, "data_folder", lambda: tmp_path)
+    run = main_job.encoder_folder("nih-chest-xray", main_job.JOBS, tmp_path)
+    run.mkdir(parents=True)
+    (run / "run.json").write_text('{"evaluation": {"seeds": 9}}')
+    with pytest.raises(FewlabelError, match=r"was stopped while it pretrained.*: delete it"):
+        main_job.run_job("nih-chest-xray", main_job.JOBS, tmp_path)
+
+
 def test_kept_results_name_no_file_and_no_machine(tmp_path: Path) -> None:
     results = {
         "title": "x",
