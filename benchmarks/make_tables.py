@@ -259,7 +259,20 @@ def compared_encoders(content: JSON | None) -> str:
         "the processor each; after the semicolon the paired difference to the first of the same network. 95 % "
         "intervals."
     )
-    return f"{markdown_table(header, lines)}\n\n{note}"
+    return f"{markdown_table(header, lines)}\n\n{note} {_told_apart(content['rows'])}"
+
+
+def _told_apart(rows: list[JSON]) -> str:
+    """Which differences to the first of the same network an interval holds apart from 0, and out of how many."""
+    compared = [row for row in rows if row["against"] != row["way"]]
+    apart = [row for row in compared if row["difference_low"] > 0 or row["difference_high"] < 0]
+    named = [
+        f"{row['label']} ({row['target']}, {count(row['budget'])} labels: {signed(row['difference'])})"
+        for row in apart
+    ]
+    told = f"{count(len(apart))} {'is' if len(apart) == 1 else 'are'}" if apart else "none is"
+    words = f"Of {count(len(compared))} differences {told} told from 0"
+    return f"{words}: {'; '.join(named)}." if named else f"{words}."
 
 
 def objectives(content: JSON | None) -> str:
