@@ -16,7 +16,8 @@ from example import JSON, binary, cannot_be_told, category, regression, slim, wr
 from image_text_example import image_text, write_pictures
 from parsed_page import Page
 
-from fewlabel.report import write_report
+from fewlabel.pipeline.settings import OBJECTIVE_TITLES
+from fewlabel.report import pretraining, write_report
 from fewlabel.types import FewlabelError
 
 CASES = {
@@ -222,6 +223,30 @@ def test_nothing_but_what_is_required(tmp_path: Path) -> None:
     text = Page(_write(tmp_path, BARE)).text
     assert "Effusion" in text
     assert "Label-efficiency curves" in text
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        (None, ("Contrastive loss", "pulls the views of one image together")),
+        ("byol", ("come to agree", "pulls the views of one image together")),
+        ("vae", ("give back what it saw", "asks the network to give the view back")),
+        ("mae", ("fill in what was hidden", "hides most patches")),
+        ("convirt", ("which sentence belongs to which image", "a sentence of its report together")),
+    ],
+)
+def test_pretraining_is_told_in_the_words_of_its_objective(
+    tmp_path: Path, objective: str | None, said: tuple[str, ...]
+) -> None:
+    results = slim(binary()) | CHEAP | {"settings": {"pretraining": {"objective": objective, "steps": 3}}}
+    text = Page(_write(tmp_path, results)).text
+    for words in said:
+        assert words in text
+    assert ("pulls the views" in text) == (objective in (None, "byol"))
+
+
+def test_every_objective_has_its_words() -> None:
+    assert set(pretraining._WORDING) == set(OBJECTIVE_TITLES)
 
 
 def test_settings_come_from_run_json_where_results_hold_none(tmp_path: Path) -> None:

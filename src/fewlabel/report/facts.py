@@ -14,11 +14,6 @@ MISTAKES_AT_ONCE = 12
 MISTAKES_AT_MOST = 48
 
 
-def views(run: Path, results: Results) -> str | None:
-    """The picture of augmented views as a data URI."""
-    return picture(run, results.raw.get("views_figure"))
-
-
 def mistakes(run: Path, results: Results) -> JSON | None:
     """The most confident mistakes with their pictures, in the order in which they are given."""
     given = results.raw.get("mistakes") or []

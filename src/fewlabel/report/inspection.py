@@ -9,7 +9,7 @@ import numpy as np
 from fewlabel.report import diagnostics
 from fewlabel.report.canvas import Plot, one_width, two_widths
 from fewlabel.report.results import Results
-from fewlabel.report.words import LABELS, is_number, number, percent, percent_interval, value_with_interval
+from fewlabel.report.words import LABELS, is_number, percent, percent_interval, value_with_interval
 from fewlabel.types import JSON
 
 SENTENCE_COVERAGE = 0.8
@@ -216,29 +216,3 @@ def embedding(results: Results) -> JSON | None:
             (results.class_name(c), counts[c], diagnostics.class_colour(i)) for i, c in enumerate(classes)
         ]
     return context | {"plot": one_width(figure, "embedding", alt)}
-
-
-def health(results: Results) -> JSON | None:
-    """What pretraining without labels said about itself."""
-    given = results.raw.get("health")
-    if not given or not given.get("step"):
-        return None
-    panels = []
-    for name, title, meaning in _HEALTH:
-        values = given.get(name) or []
-        if values:
-            steps = given["step"][: len(values)]
-            drawn = [value if is_number(value) else np.nan for value in values[: len(steps)]]
-            last = next((v for v in reversed(drawn) if np.isfinite(v)), None)
-            alt = f"{title} over {len(steps)} measurements, last {number(last)}."
-            plot = one_width(diagnostics.health(steps, drawn, title), f"health-{name}", alt)
-            panels.append({"plot": plot, "meaning": meaning})
-    return {"panels": panels, "warnings": given.get("warnings") or []} if panels else None
-
-
-_HEALTH = (
-    ("loss", "Contrastive loss", "Falls while the network learns to tell images apart."),
-    ("alignment", "Alignment", "How far two views of one image lie apart: lower is better."),
-    ("uniformity", "Uniformity", "How evenly the images fill the space: lower is better."),
-    ("effective_rank", "Effective rank", "How many directions are in use: a fall towards 1 is collapse."),
-)

@@ -18,6 +18,7 @@ from fewlabel.report import (
     grades,
     image_text,
     inspection,
+    pretraining,
     unlabelled,
 )
 from fewlabel.report.contract import read_results, read_settings
@@ -44,6 +45,7 @@ def write_report(run: Path) -> Path:
 
 
 def _context(run: Path, results: Results) -> JSON:
+    chosen = read_settings(run, results.raw)
     builders: dict[str, Callable[[], Any]] = {
         "headline": lambda: comparison.headline(results),
         "efficiency": lambda: comparison.efficiency(results),
@@ -62,12 +64,12 @@ def _context(run: Path, results: Results) -> JSON:
         "worth_a_look": lambda: evidence.worth_a_look(run, results),
         "unlabelled": lambda: unlabelled.without_labels(results.raw.get("unlabelled") or []),
         "generated": lambda: generated.generated(run, results),
-        "views": lambda: facts.views(run, results),
+        "views": lambda: pretraining.views(run, results, chosen),
         "mistakes": lambda: facts.mistakes(run, results),
-        "health": lambda: inspection.health(results),
+        "health": lambda: pretraining.health(results, chosen),
         "data": lambda: facts.data(results),
         "method": lambda: facts.method(results),
-        "settings": lambda: facts.settings(results, read_settings(run, results.raw)),
+        "settings": lambda: facts.settings(results, chosen),
     }
     shown = {name: built(run / "results.json", name, build) for name, build in builders.items()}
     raw = results.raw
