@@ -40,8 +40,17 @@ def test_loss_equals_the_loops(n: int, k: int, redundancy: float, seed: int) -> 
 def test_by_hand() -> None:
     """The second dimension is the first with another sign: C = ((1, -1), (-1, 1)), so 0 + lambda (1 + 1)."""
     z = torch.tensor([[100.0, -100.0], [-100.0, 100.0]])
-    assert float(barlow_twins(z, z)) == pytest.approx(0.01, abs=1e-5)
-    assert float(barlow_twins(z, -z)) == pytest.approx(2 * 2**2 + 0.01, abs=1e-5)
+    assert float(barlow_twins(z, z, redundancy=5e-3)) == pytest.approx(0.01, abs=1e-5)
+    assert float(barlow_twins(z, -z, redundancy=5e-3)) == pytest.approx(2 * 2**2 + 0.01, abs=1e-5)
+
+
+def test_lambda_is_the_papers_at_its_size_and_keeps_the_share_of_the_second_term() -> None:
+    """Of independent dimensions it is lambda (K^2 - K) / N to K: 2 % of the first term, at any size."""
+    for n, k in ((64, 128), (128, 64)):
+        z1, z2 = torch.randn(2, n, k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        assert barlow_twins(z1, z2) == barlow_twins(z1, z2, redundancy=5e-3 * (n / 2048) / (k / 8192))
+        second = float(barlow_twins(z1, z2) - barlow_twins(z1, z2, redundancy=0.0))
+        assert second / k == pytest.approx(0.02, rel=0.1)
 
 
 def test_scale_and_shift_of_a_dimension_do_not_matter() -> None:

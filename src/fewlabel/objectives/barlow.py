@@ -5,6 +5,11 @@ With C the (K, K) cross-correlation, over the batch, of the embeddings of the tw
     L = sum_i (1 - C_ii)^2 + lambda sum_i sum_{j != i} C_ij^2
 
     C_ij = sum_b zA_bi zB_bj / ( sqrt(sum_b (zA_bi)^2) sqrt(sum_b (zB_bj)^2) ),    z centred over the batch.
+
+Departure: the paper's lambda, 5e-3, belongs to N = 2048 images and K = 8192 dimensions. Over N images even independent
+dimensions have C_ij^2 of about 1/N, so that the second term is about lambda K / N of the first; with 64 images and 2048
+dimensions it was eight times as heavy as in the paper, features fell to few directions and views did not come to agree.
+Unless lambda is given it is 0.02 N / K, which is the paper's at its own size and keeps that share at any other.
 """
 
 from __future__ import annotations
@@ -20,10 +25,14 @@ EPS = 1e-5
 """Added to variances, as by the published code's batch normalisation: a collapsed dimension gives 0."""
 
 
-def barlow_twins(z1: torch.Tensor, z2: torch.Tensor, *, redundancy: float = 5e-3) -> torch.Tensor:
+SHARE = 5e-3 * 8192 / 2048
+"""lambda K / N in the paper."""
+
+
+def barlow_twins(z1: torch.Tensor, z2: torch.Tensor, *, redundancy: float | None = None) -> torch.Tensor:
     """Distance of the cross-correlation from the identity.
 
-    redundancy: lambda, weight of the terms off the diagonal.
+    redundancy: lambda, weight of the terms off the diagonal; None = 0.02 N / K, N of all processes.
     z1, z2: embeddings of the two views, shape (N, K); row i of both is image i.
     Returns a scalar. Raises FewlabelError if the shapes differ or N < 2.
     Source: arXiv:2103.03230, equations 1 and 2.
@@ -34,6 +43,8 @@ def barlow_twins(z1: torch.Tensor, z2: torch.Tensor, *, redundancy: float = 5e-3
         correlation = z1.T @ z2 / z1.shape[0]  # (K, K)
         diagonal = correlation.diagonal()
         off = correlation.square().sum() - diagonal.square().sum()
+        if redundancy is None:
+            redundancy = SHARE * z1.shape[0] / z1.shape[1]
         return (1 - diagonal).square().sum() + redundancy * off
 
 
@@ -49,7 +60,7 @@ class BarlowTwins(nn.Module):
     encoder: anything with `.dim`, from images to features.
     projector_dim: width of the projector's three layers; None = four times the encoder's, which is the
         paper's 8192 for ResNet-50.
-    redundancy: lambda, 5e-3 in the paper.
+    redundancy: see `barlow_twins`.
     """
 
     name = "barlow"
@@ -58,7 +69,7 @@ class BarlowTwins(nn.Module):
     needs_labels = False
 
     def __init__(
-        self, encoder: Encoder, *, projector_dim: int | None = None, redundancy: float = 5e-3
+        self, encoder: Encoder, *, projector_dim: int | None = None, redundancy: float | None = None
     ) -> None:
         super().__init__()
         self.encoder = encoder
