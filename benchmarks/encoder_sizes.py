@@ -95,8 +95,11 @@ def run_data(name: str, work: Path) -> JSON | None:
     collection = import_source(name, data_folder(), work)
     first = jobs[SMALL].evaluation
     target = first.target_in(collection)
-    split = read_split(folders[SMALL] / "split.csv", collection)
-    assert split is not None
+    split, other = (read_split(folders[network] / "split.csv", collection) for network in (SMALL, BIG))
+    if split is None or other is None or not np.array_equal(split.test, other.test):
+        raise FewlabelError(
+            f"The runs on {name} were not tested on the same images of it: run both jobs again."
+        )
     labelled = labelled_rows(collection, target, split, first)
     train, test = labelled.train, labelled.test
     patients = collection.patients()

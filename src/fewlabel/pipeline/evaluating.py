@@ -370,9 +370,8 @@ def compare_on(
 ) -> tuple[LabelEfficiency, Resamples]:
     """All arms at the settings' budgets and seeds, with the same labels and the same bootstrap."""
     patients = task.collection.patients()[task.test]
-    resamples = draw_resamples(
-        patients, resamples=settings.resamples, seed=0, warn=False
-    )  # the report says it
+    # The report itself says when the test patients are few.
+    resamples = draw_resamples(patients, resamples=settings.resamples, seed=0, warn=False)
     budgets = choose_budgets(settings.budgets, len(task.train))
     curves = run_on(task, arms, settings, budgets, progress)
     measure(curves, task.y[task.test], resamples)

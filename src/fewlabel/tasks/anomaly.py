@@ -191,10 +191,11 @@ def coreset(places: np.ndarray, count: int, *, seed: int = 0) -> np.ndarray:
     places = np.ascontiguousarray(places, np.float32)
     squares = (places**2).sum(axis=1)
     chosen = np.empty(count, np.int64)
-    newest, nearest = int(np.random.default_rng(seed).integers(len(places))), np.full(len(places), np.inf)
+    newest = int(np.random.default_rng(seed).integers(len(places)))
+    nearest = np.full(len(places), np.inf, np.float32)  # squared distance to the chosen ones
     for place in range(count):
         chosen[place] = newest
-        nearest = np.minimum(nearest, squares - 2 * (places @ places[newest]) + squares[newest])
+        np.minimum(nearest, squares - 2 * (places @ places[newest]) + squares[newest], out=nearest)
         nearest[newest] = -np.inf
         newest = int(nearest.argmax())
     return np.sort(chosen)
