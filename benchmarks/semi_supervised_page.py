@@ -9,6 +9,8 @@ from fewlabel.types import JSON
 
 MEASURES = {"auroc": "Test AUROC", "accuracy": "Test accuracy"}
 REFERENCE = "supervised"
+NOT_TOLD = "not told from 0"
+SIDES = ("helps", "harms", NOT_TOLD)
 
 
 def semi_supervised(content: JSON) -> str:
@@ -26,7 +28,29 @@ def semi_supervised(content: JSON) -> str:
         ]
         parts += [f"{title}:", markdown_table(header, lines)]
         parts += [f"{title}, minus {labels[REFERENCE]}:", markdown_table(header, gains)]
-    return "\n\n".join([f"## Semi-supervised: `{content['data']}`", _facts(content), *parts, _steps(content)])
+    title = f"## Semi-supervised: `{content['data']}`"
+    return "\n\n".join([title, _facts(content), _verdicts(labels, cells, budgets), *parts, _steps(content)])
+
+
+def _verdicts(labels: dict[str, str], cells: dict[tuple[str, str, int], JSON], budgets: list[int]) -> str:
+    """Of each method, with how many labels it helps: where the interval of its gain in AUROC leaves 0 out."""
+    lines = []
+    for arm, label in labels.items():
+        if arm == REFERENCE:
+            continue
+        sides: dict[str, list[str]] = {}
+        for budget in budgets:
+            row = cells["auroc", arm, budget]
+            side = (
+                "helps" if row["difference_low"] > 0 else "harms" if row["difference_high"] < 0 else NOT_TOLD
+            )
+            sides.setdefault(side, []).append(count(budget))
+        told = "; ".join(f"{side} with {' / '.join(sides[side])}" for side in SIDES if side in sides)
+        lines.append(f"- {label}: {told} labels")
+    about = (
+        f"Which help, beside {labels[REFERENCE]} (where the 95 % interval of the gain in AUROC leaves out 0):"
+    )
+    return "\n".join([about, "", *lines])
 
 
 def _cell(row: JSON) -> str:

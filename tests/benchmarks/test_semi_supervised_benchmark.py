@@ -73,6 +73,17 @@ def test_the_page_tells_every_method_with_its_gain() -> None:
         assert said in text
 
 
+def test_it_is_said_plainly_which_help() -> None:
+    content = made()
+    assert "- way m2: helps with 25 / 50 labels" in page(content)
+    m2 = {row["budget"]: row for row in content["rows"] if (row["arm"], row["name"]) == ("m2", "auroc")}
+    m2[25] |= {"difference_low": 0.01, "difference_high": 0.2}
+    m2[50] |= {"difference_low": -0.01, "difference_high": 0.2}
+    assert "- way m2: helps with 25; not told from 0 with 50 labels" in page(content)
+    m2[50] |= {"difference_low": -0.2, "difference_high": -0.01}
+    assert "- way m2: helps with 25; harms with 50 labels" in page(content)
+
+
 def test_missing_images_are_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

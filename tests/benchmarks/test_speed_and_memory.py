@@ -60,7 +60,7 @@ def test_the_cost_of_objectives_is_told() -> None:
     }
     settings = {"encoder": "resnet18", "batch": 60, "steps": 20, "rounds": 2}
     page = performance_page.performance({"objective-cost": {"settings": settings, "rows": [row], **FACTS}})
-    assert "| `vae` | 32 | 100 | 0.50 | 900 | 10 |" in page
+    assert "| `vae` | 32 | 100 | 0.50 | 900 | 2,000 |" in page
 
 
 def test_the_page_is_made_from_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
