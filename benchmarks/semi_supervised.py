@@ -3,7 +3,7 @@
     python benchmarks/semi_supervised.py pneumoniamnist
     python benchmarks/semi_supervised.py --quick pneumoniamnist
 
-All have the same labels of the same draws, the same network (ResNet-18) and the same validation patients, who choose
+All have the same labels of the same draws, the same small network and the same validation patients, who choose
 the weights that are kept and calibrate them. Autoencoder, VAE and SimCLR are pretrained once on all training images and
 followed by a linear probe; the three stages go on from that VAE; M2, GAN, Mean Teacher and FixMatch start from random
 weights. Every pretraining takes the same seconds of the processor (on a GPU: of the clock), every training on labels
@@ -33,6 +33,8 @@ import torch
 from main_job import SOURCES, data_folder, import_source, say
 from named_jobs import run_named
 
+from fewlabel.adaptation.semi_supervised import SemiSupervisedSettings
+from fewlabel.adaptation.three_stages import ThreeStagesSettings
 from fewlabel.collection import Collection
 from fewlabel.evaluation import metrics
 from fewlabel.evaluation.intervals import Bootstrap, draw_resamples, paired_difference
@@ -87,13 +89,15 @@ class SemiJob:
     measured_steps: int = 20
 
 
+MIXED = SemiSupervisedSettings(batch_size=32)  # small, so that few seconds are many steps
+JOINT_MIXED = replace(ThreeStagesSettings().joint, batch_size=32)
 JOBS = {
     "pneumoniamnist": SemiJob(
         "pneumonia in children's chest X-rays of 28 px (PneumoniaMNIST), enlarged to 32 px",
         "pneumoniamnist",
         "label",
-        PretrainSettings(size_px=32, batch_size=64),
-        EvaluateSettings("label"),
+        PretrainSettings(encoder="resnet10t", size_px=32, batch_size=64),
+        EvaluateSettings("label", semi_supervised=MIXED, three_stages=ThreeStagesSettings(joint=JOINT_MIXED)),
     )
 }
 

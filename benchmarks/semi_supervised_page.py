@@ -64,12 +64,13 @@ def _gain(row: JSON) -> str:
 
 
 def _facts(content: JSON) -> str:
-    images, first = content["images"], content["rows"][0]
+    images, first, settings = content["images"], content["rows"][0], content["settings"]
     groups = content["groups"]
     tested = f"{count(first['patients'])} {groups}" if groups else "patients not known"
     return (
         f"{content['about'][0].upper()}{content['about'][1:]}; made by "
-        f"`python benchmarks/semi_supervised.py {content['data']}`. {count(images['train'])} training images, of which "
+        f"`python benchmarks/semi_supervised.py {content['data']}`. {settings['encoder']}, "
+        f"{settings['size_px']} px. {count(images['train'])} training images, of which "
         f"few have a label that is used; tested on {count(first['n'])} images ({tested}); {content['seeds']} draws of "
         f"labels; {count(images['val'])} validation labels choose the weights that are kept. Brackets are 95 % "
         "intervals over images or patients and draws of labels; differences are paired. One pretraining of each kind."

@@ -59,7 +59,7 @@ def made() -> dict[str, Any]:
     return {
         "data": "pneumoniamnist", "about": "chests", "groups": "", "seeds": 5, "budgets": [25, 50], "rows": rows,
         "images": {"train": 4708, "val": 524, "test": 624}, "seconds": 50, "pretraining_seconds": 240,
-        "steps": {"m2": 123},
+        "steps": {"m2": 123}, "settings": {"encoder": "resnet10t", "size_px": 32},
     }  # fmt: skip
 
 
@@ -69,7 +69,14 @@ def test_the_page_tells_every_method_with_its_gain() -> None:
     assert "| way m2 | +0.117 (+0.017 to +0.217) |" in text
     assert "| way supervised | 0.525" in text
     assert "| way supervised | +0.000" not in text
-    for said in ("Test AUROC:", "Test accuracy, minus way supervised:", "5 draws", "624 images", "m2 123"):
+    for said in (
+        "Test AUROC:",
+        "Test accuracy, minus way supervised:",
+        "5 draws",
+        "resnet10t, 32 px",
+        "624 images",
+        "m2 123",
+    ):
         assert said in text
 
 

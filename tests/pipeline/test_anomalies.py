@@ -18,7 +18,7 @@ from fewlabel.evaluation import metrics
 from fewlabel.phantoms import radiographs
 from fewlabel.pipeline import Anomalies, AnomalySettings, anomalies, find_anomalies, pretraining, score_files
 from fewlabel.pipeline.anomalies import normal_target
-from fewlabel.tasks.detector import SCORES, Detector, load_detector
+from fewlabel.tasks.detector import MAPS, SCORES, Detector, load_detector
 from fewlabel.types import FewlabelError
 
 HEALTHY = "opacity = 0 AND effusion = 0 AND reticulation = 0"
@@ -138,7 +138,7 @@ def test_ten_cases_five_highest_and_five_drawn(found: Anomalies) -> None:
         for picture in (case["figure"], *case["maps"].values()):
             assert (found.out / picture).is_file()
     page = found.page.read_text()
-    assert page.count('src="data:image/png') == 30
+    assert page.count('src="data:image/png') == 40
     assert "http" not in page.replace("http-equiv", "")
     assert "These images are made" in page
 
@@ -221,9 +221,9 @@ def test_new_files_get_the_scores_of_the_evaluation(
             wanted = float(known[Path(row["file"]).name][name])
             assert float(row[name]) == pytest.approx(wanted, rel=0.02), name
             assert row[f"{name}_above"] == ("yes" if float(row[name]) > thresholds[name] else "no")
-        for name in ("patches", "reconstruction"):
+        for name in MAPS:
             assert (out / row[f"{name}_map"]).is_file()
-    assert len(list((out / "maps").iterdir())) == 12
+    assert len(list((out / "maps").iterdir())) == 18
     one_by_one = score_files(found.out, files, tmp_path / "again", batch_size=2)
     assert [row["patches_map"] for row in one_by_one.rows] == [row["patches_map"] for row in rows[:6]]
     assert fewlabel("score", found.out, tmp_path / "notes.txt", "--out", tmp_path / "none")[0] == 1

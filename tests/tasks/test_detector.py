@@ -42,6 +42,9 @@ def test_every_score_and_map_and_none_without_a_decoder(detector: Detector) -> N
     assert looked.scores["reconstruction"] == pytest.approx(
         looked.maps["reconstruction"].mean(axis=(1, 2)), rel=0.02
     )
+    assert looked.scores["reconstruction-local"] == pytest.approx(
+        np.quantile(looked.maps["reconstruction-local"], 0.99, axis=(1, 2))
+    )
     plain = Autoencoder(detector.encoder, latent_dim=4, width=4).eval()
     assert set(replace(detector, reconstructor=plain).look(images(2, 2)).scores) == set(SCORES) - {"elbo"}
     alone = replace(detector, reconstructor=None).look(images(2, 2))
@@ -68,6 +71,20 @@ def test_a_black_patch_shows_in_the_map_of_places(detector: Detector) -> None:
     assert 20 * 0.8 - 3 < row < 30 * 0.8 + 3
     assert 5 * 0.8 - 3 < column < 15 * 0.8 + 3
     assert looked.scores["patches"][0] > before.scores["patches"][0]
+
+
+def test_what_is_usual_at_a_pixel_takes_letters_from_the_map(detector: Detector) -> None:
+    """Letters that every fourth normal image has are the peak of the error, and not of the error by what is usual."""
+    lettered = np.full((40, 1, 40, 40), 100, np.uint8)
+    lettered[::4, :, :8, :8] = 255
+    seen = Detector.of(
+        detector.encoder, detector.reconstructor, lettered, size_px=SIZE, max_side_px=512, patches=100
+    )
+    asked = lettered[:1].copy()
+    asked[..., 28:36, 28:36] = 180
+    maps = seen.look(asked).maps
+    assert np.unravel_index(maps["reconstruction"][0].argmax(), (SIZE, SIZE))[0] < SIZE / 2
+    assert np.unravel_index(maps["reconstruction-local"][0].argmax(), (SIZE, SIZE))[0] > SIZE / 2
 
 
 def test_thresholds_leave_their_share_of_normal_images_below(detector: Detector) -> None:
@@ -116,6 +133,11 @@ def test_images_of_other_channels_and_damaged_files_are_one_sentence(
         damaged.write_bytes(damaged.read_bytes()[:30])
         with pytest.raises(FewlabelError, match=said):
             load_detector(tmp_path / name)
+    text = (tmp_path / "whole" / DESCRIPTION).read_text()
+    shutil.copytree(tmp_path / "whole", tmp_path / "old")
+    (tmp_path / "old" / DESCRIPTION).write_text(text.replace('"format": 2', '"format": 1'))
+    with pytest.raises(FewlabelError, match="format 1 and 2 is read here"):
+        load_detector(tmp_path / "old")
     shutil.copy(tmp_path / "whole" / "encoder.safetensors", tmp_path / "whole" / NORMAL)
     with pytest.raises(FewlabelError, match="lacks 'centre'"):
         load_detector(tmp_path / "whole")

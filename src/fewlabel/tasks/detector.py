@@ -38,10 +38,10 @@ from fewlabel.training.weights import (
 )
 from fewlabel.types import FewlabelError
 
-DESCRIPTION, NORMAL = "detector.json", "normal.safetensors"
+DESCRIPTION, NORMAL, FORMAT = "detector.json", "normal.safetensors", 2
 CANDIDATES = 10
 """As many places are drawn for each that is kept; PatchCore keeps 25, 10 or 1 % of all."""
-PATCHES, RECONSTRUCTION = "patches", "reconstruction"
+PATCHES, RECONSTRUCTION, LOCAL = "patches", "reconstruction", "reconstruction-local"
 """Scores that come with a map of the same name."""
 
 
@@ -58,7 +58,7 @@ SCORES: dict[str, ScoreKind] = {
     "mahalanobis": ScoreKind("Mahalanobis distance of the features", ""),
     RECONSTRUCTION: ScoreKind("mean squared reconstruction error", ""),
     "reconstruction-peak": ScoreKind("peak of the reconstruction error", ""),
-    "reconstruction-local": ScoreKind(
+    LOCAL: ScoreKind(
         "peak of the reconstruction error, by what is usual at the pixel", "standard deviations"
     ),
     "elbo": ScoreKind("−ELBO", "nats"),
@@ -66,6 +66,7 @@ SCORES: dict[str, ScoreKind] = {
 MAPS: dict[str, ScoreKind] = {
     PATCHES: ScoreKind("distance to the nearest normal place", "standard deviations of normal places"),
     RECONSTRUCTION: ScoreKind("squared reconstruction error", "pixel values from 0 to 1, squared"),
+    LOCAL: ScoreKind("the same error, by what is usual at the pixel", "standard deviations of normal images"),
 }
 """Pixels count from 0, black, to 1, white, so that errors are shares of that range."""
 
@@ -156,7 +157,8 @@ class Detector:
             maps[RECONSTRUCTION] = smoothed(errors)
             scores["reconstruction-peak"] = peak(maps[RECONSTRUCTION])
             if self.usual is not None:
-                scores["reconstruction-local"] = peak(self.usual(maps[RECONSTRUCTION]))
+                maps[LOCAL] = self.usual(maps[RECONSTRUCTION])
+                scores[LOCAL] = peak(maps[LOCAL])
         if isinstance(self.reconstructor, VAE):
             scores["elbo"] = extract_features(NegativeELBO(self.reconstructor), pixels, size_px=size_px)
         return Looked(scores, maps)
@@ -189,7 +191,7 @@ class Detector:
             arrays |= {"usual_mean": self.usual.mean, "usual_spread": self.usual.spread}
         save_tensors({name: torch.from_numpy(array) for name, array in arrays.items()}, folder / NORMAL)
         description = {
-            "format": 1,
+            "format": FORMAT,
             "size_px": self.size_px,
             "store_px": self.store_px,
             "max_side_px": self.max_side_px,
@@ -204,6 +206,7 @@ def load_detector(folder: Path) -> Detector:
     """What `Detector.save` wrote, in evaluation mode. Raises FewlabelError for what is missing, damaged or else."""
     try:
         said = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        came = said["format"]
         sizes = int(said["size_px"]), int(said["store_px"]), int(said["max_side_px"])
         thresholds = {str(name): float(value) for name, value in said["thresholds"].items()}
         ranges = {str(name): (float(low), float(high)) for name, (low, high) in said["ranges"].items()}
@@ -213,6 +216,11 @@ def load_detector(folder: Path) -> Detector:
             f"{folder} holds no whole detector ({DESCRIPTION}: {type(error).__name__}): give a finished run of "
             "`fewlabel anomalies`."
         ) from error
+    if came != FORMAT:
+        raise FewlabelError(
+            f"{folder} holds a detector of format {came} and {FORMAT} is read here: make it again with `fewlabel "
+            "anomalies`."
+        )
     encoder = load_encoder(folder / ENCODER)
     reconstructor = load_reconstructor(folder / RECONSTRUCTOR, encoder) if decodes else None
     arrays = {name: tensor.numpy() for name, tensor in load_tensors(folder / NORMAL)[0].items()}

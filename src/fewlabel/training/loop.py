@@ -366,11 +366,9 @@ class _Run:
             groups, loss = step
             value = self._checked(loss)
             self.wrapped.zero_grad(set_to_none=True)
-            self.fabric.backward(loss)
-            for group in self.optimizer.param_groups:
-                if group["name"] not in groups:
-                    for parameter in group["params"]:
-                        parameter.grad = None  # so that the optimizer leaves weight and moments alone
+            moved = [group["params"] for group in self.optimizer.param_groups if group["name"] in groups]
+            # Of the others no gradient is computed, and the optimizer leaves weight and moments alone.
+            self.fabric.backward(loss, inputs=[one for parameters in moved for one in parameters])
             self.wrapped.step()
             yield value
 
