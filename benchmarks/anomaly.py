@@ -104,7 +104,7 @@ def run_job(name: str, job: AnomalyJob, work: Path) -> JSON:
     collection, masks = job.make(work, job.phantoms)
     scores: list[JSON] = []
     places: list[JSON] = []
-    seconds, kept = {}, {}
+    kept: JSON = {}
     for objective in OBJECTIVES:
         print(f"{name}: {objective}", file=sys.stderr, flush=True)
         pretraining = replace(job.pretraining, objective=objective)
@@ -112,7 +112,6 @@ def run_job(name: str, job: AnomalyJob, work: Path) -> JSON:
         found = find_anomalies(collection, job.settings, out, pretraining=pretraining, masks=masks).results
         scores += rows_of(objective, found["scores"], scores)
         places += rows_of(objective, (found["localisation"] or {"rows": []})["rows"], places)
-        seconds[objective] = found["seconds"]["pretrain"]
         kept = {key: found[key] for key in KEPT}
         if found["localisation"]:
             kept["chance"] = found["localisation"]["chance"]
@@ -130,7 +129,6 @@ def run_job(name: str, job: AnomalyJob, work: Path) -> JSON:
             **kept,
             "scores": scores,
             "localisation": places,
-            "seconds": seconds,
         }
     )
 

@@ -19,7 +19,7 @@ def anomaly(contents: Sequence[JSON]) -> str:
 
 def _parts(content: JSON) -> list[str]:
     images, scores = content["images"], content["scores"]
-    test, minutes = images["test"], sum(content["seconds"].values()) / 60
+    test = images["test"]
     parts = [
         f"### `{content['data']}`",
         f"{content['about'][0].upper()}{content['about'][1:]}; normal: {content['normal']}. Learned from "
@@ -27,8 +27,8 @@ def _parts(content: JSON) -> list[str]:
         f"thresholds of {percent(content['specificity'])} specificity from {count(images['val']['normal'])} normal "
         f"validation images, tested on {count(test['normal'])} normal and {count(test['not_normal'])} other images of "
         f"{count(test['patients'])} patients ({content['split']}). {content['encoder']}, {content['size_px']} px, "
-        f"{count(content['steps'])} steps of {count(content['batch_size'])} images each, {minutes:.0f} minutes of "
-        f"pretraining in all. Made by `python benchmarks/anomaly.py {content['data']}`.",
+        f"{count(content['steps'])} steps of {count(content['batch_size'])} images each. Made by "
+        f"`python benchmarks/anomaly.py {content['data']}`.",
         markdown_table(
             ["Score", "AUROC", "minus 16 × 16 pixels", "Sensitivity", "Specificity"],
             [_score(row) for row in scores],

@@ -71,7 +71,7 @@ def test_the_page_tells_every_score_with_its_interval() -> None:
     content: dict[str, Any] = {
         "data": "phantoms", "about": "made radiographs", "normal": "no finding", "images": parts, "specificity": 0.95,
         "split": "drawn by patient, seed 0", "encoder": "resnet18", "size_px": 64, "steps": 300, "batch_size": 32,
-        "seconds": {"vae": 120.0, "simclr": 60.0}, "scores": [score("VAE: a", 0.7), score("pixels", 0.6)],
+        "scores": [score("VAE: a", 0.7), score("pixels", 0.6)],
         "localisation": [], "chance": 0.04,
     }  # fmt: skip
     page = anomaly_page.anomaly([content])

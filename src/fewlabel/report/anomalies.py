@@ -88,7 +88,7 @@ def _localisation(given: JSON | None) -> JSON | None:
 
 def _scale(one: JSON) -> JSON:
     """The ends of a map's colours; small numbers in the usual notation of powers."""
-    low, high = (f"{one[end]:.3g}" for end in ("low", "high"))
+    low, high = (f"{one[end]:.3g}".replace("-", "−") for end in ("low", "high"))
     return {"label": one["label"], "unit": one["unit"], "low": low, "high": high}
 
 

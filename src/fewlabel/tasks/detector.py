@@ -66,7 +66,9 @@ SCORES: dict[str, ScoreKind] = {
 MAPS: dict[str, ScoreKind] = {
     PATCHES: ScoreKind("distance to the nearest normal place", "standard deviations of normal places"),
     RECONSTRUCTION: ScoreKind("squared reconstruction error", "pixel values from 0 to 1, squared"),
-    LOCAL: ScoreKind("the same error, by what is usual at the pixel", "standard deviations of normal images"),
+    LOCAL: ScoreKind(
+        "squared reconstruction error, by what is usual at the pixel", "standard deviations of normal images"
+    ),
 }
 """Pixels count from 0, black, to 1, white, so that errors are shares of that range."""
 
