@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from performance_page import markdown_table
+from performance_page import markdown_table, side_of_zero
 
 from fewlabel.report.words import count, signed
 from fewlabel.types import JSON
@@ -47,20 +47,20 @@ def _gap(row: JSON) -> str:
 
 def _verdict(cells: dict[tuple[str, int | None], JSON], few: int, small: str, big: str, student: str) -> str:
     """Where 0 lies, in words: with few labels, against all labels, and for the student."""
-    better = _side(
-        cells["tuned", few],
+    better = side_of_zero(
+        *_ends(cells["tuned", few]),
         f"{big} is better than {small}",
         f"{big} is worse than {small}",
         f"which of {big} and {small} is better cannot be told",
     )
-    more = _side(
-        cells["tuned", None],
+    more = side_of_zero(
+        *_ends(cells["tuned", None]),
         "more than with all labels",
         "less than with all labels",
         "and whether that is more or less than with all labels cannot be told",
     )
-    keeps = _side(
-        cells["student", few],
+    keeps = side_of_zero(
+        *_ends(cells["student", few]),
         f"the {student} that it teaches is better than it",
         f"the {student} that it teaches is worse than it",
         f"the {student} that it teaches is not told from it",
@@ -68,6 +68,5 @@ def _verdict(cells: dict[tuple[str, int | None], JSON], few: int, small: str, bi
     return f"with {count(few)} labels, {better}, {more}; {keeps}."
 
 
-def _side(row: JSON, above: str, below: str, neither: str) -> str:
-    """What to say of an interval above 0, below 0, or about 0."""
-    return above if row["low"] > 0 else below if row["high"] < 0 else neither
+def _ends(row: JSON) -> tuple[float, float]:
+    return row["low"], row["high"]

@@ -20,6 +20,11 @@ def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def side_of_zero(low: float, high: float, above: str, below: str, neither: str) -> str:
+    """What to say of an interval above 0, below 0, or about 0."""
+    return above if low > 0 else below if high < 0 else neither
+
+
 def pyplot_for_svg() -> Any:
     """matplotlib's pyplot, set to draw the same bytes every time."""
     import matplotlib
@@ -280,7 +285,8 @@ def cost_part(content: JSON) -> list[str]:
     return [
         "## What an objective costs",
         f"{given['encoder']} (a ViT-Tiny for `mae`), batches of {given['batch']}, {given['steps']} steps in a process "
-        "of its own; the ratio is of images a second to supervised training in the same round.",
+        f"of its own (rounds: {given['rounds']}); the ratio is of images a second to supervised training in the "
+        "same round.",
         markdown_table(
             ["Objective", "Size, px", "Images/s", "Ratio", "Peak memory, MiB", "Steps in 20 minutes"], lines
         ),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from performance_page import markdown_table
+from performance_page import markdown_table, side_of_zero
 
 from fewlabel.report.words import count, interval, number, signed
 from fewlabel.types import JSON
 
 MEASURES = {"auroc": "Test AUROC", "accuracy": "Test accuracy"}
 REFERENCE = "supervised"
-NOT_TOLD = "not told from 0"
-SIDES = ("helps", "harms", NOT_TOLD)
+SIDES = ("helps", "harms", "not told from 0")
 
 
 def semi_supervised(content: JSON) -> str:
@@ -41,9 +40,7 @@ def _verdicts(labels: dict[str, str], cells: dict[tuple[str, str, int], JSON], b
         sides: dict[str, list[str]] = {}
         for budget in budgets:
             row = cells["auroc", arm, budget]
-            side = (
-                "helps" if row["difference_low"] > 0 else "harms" if row["difference_high"] < 0 else NOT_TOLD
-            )
+            side = side_of_zero(row["difference_low"], row["difference_high"], *SIDES)
             sides.setdefault(side, []).append(count(budget))
         told = "; ".join(f"{side} with {' / '.join(sides[side])}" for side in SIDES if side in sides)
         lines.append(f"- {label}: {told} labels")
