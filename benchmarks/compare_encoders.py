@@ -33,7 +33,7 @@ from fewlabel.pipeline import EvaluateSettings, PretrainSettings, pretrain
 from fewlabel.pipeline.arms import Arm, encoder_features, probe_arm, random_features
 from fewlabel.pipeline.evaluating import compare_on, make_task
 from fewlabel.pipeline.pretraining import Pretrained, split_of, store_size
-from fewlabel.pipeline.settings import resolve_settings
+from fewlabel.pipeline.settings import OBJECTIVE_TITLES, ObjectiveName, resolve_settings
 from fewlabel.splits import Split
 from fewlabel.training import TrainingSet, fit, mix_seed
 from fewlabel.training.compute import WORTH_MEASURING
@@ -79,7 +79,7 @@ class Study:
 
 SIMCLR = PretrainSettings(size_px=32, batch_size=64)
 VIT = replace(SIMCLR, encoder="vit_tiny_patch16_224")
-CONVOLUTIONAL = ("moco", "byol", "barlow", "vicreg")
+CONVOLUTIONAL: tuple[ObjectiveName, ...] = ("moco", "byol", "barlow", "vicreg")
 NIH = PretrainSettings(size_px=32, batch_size=64)
 
 
@@ -99,7 +99,7 @@ STUDIES = {
         {
             "simclr": Way("SimCLR", SIMCLR),
             "info-nce": Way("SimCLR with InfoNCE", replace(SIMCLR, loss="info-nce")),
-            **{name: Way(name, replace(SIMCLR, objective=name)) for name in CONVOLUTIONAL},
+            **{name: Way(OBJECTIVE_TITLES[name], replace(SIMCLR, objective=name)) for name in CONVOLUTIONAL},
             SUPCON: Way("SupCon, all training labels", SIMCLR, supcon=True),
             "simclr-vit": Way("SimCLR", VIT, "ViT-Tiny"),
             "mae": Way("MAE", replace(VIT, objective="mae"), "ViT-Tiny"),
