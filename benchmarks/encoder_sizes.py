@@ -38,7 +38,7 @@ from fewlabel.pipeline.runs import read_split
 from fewlabel.types import JSON, FewlabelError
 
 SMALL, BIG = RECIPE_NETWORKS
-TEACHER, STUDENT, SCRATCH = "finetune-head", "distilled", "supervised"
+TUNED, STUDENT, SCRATCH = "finetune-head", "distilled", "supervised"
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Comparison:
 
 COMPARISONS = (
     Comparison("scratch", (BIG, SCRATCH), (SMALL, SCRATCH)),
-    Comparison("tuned", (BIG, TEACHER), (SMALL, TEACHER)),
-    Comparison("student", (BIG, STUDENT), (BIG, TEACHER)),
-    Comparison("same-size", (BIG, STUDENT), (SMALL, TEACHER)),
+    Comparison("tuned", (BIG, TUNED), (SMALL, TUNED)),
+    Comparison("student", (BIG, STUDENT), (BIG, TUNED)),
+    Comparison("same-size", (BIG, STUDENT), (SMALL, TUNED)),
 )
 """The bigger network minus the smaller one, from scratch and fine-tuned; the bigger one's student, which is as small as
-the smaller one, minus its teacher, and minus the smaller one fine-tuned."""
+the smaller one, minus the bigger one fine-tuned, and minus the smaller one fine-tuned."""
 
 
 def compare(answers: dict[tuple[str, str], list[Bootstrap]], budgets: Sequence[int]) -> list[JSON]:

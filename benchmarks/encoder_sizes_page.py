@@ -9,14 +9,14 @@ from fewlabel.types import JSON
 
 
 def encoder_sizes(content: JSON | None) -> str:
-    """Bigger minus smaller networks, and students minus teachers; then in words."""
+    """Bigger minus smaller networks, and the student minus both; then in words."""
     if content is None:
         return "Not measured."
     small, big, student = (content["networks"][name] for name in ("small", "big", "student"))
     columns = {
         "scratch": f"{big} − {small}, from scratch",
         "tuned": f"{big} − {small}, fine-tuned from the head",
-        "student": f"{student} taught by {big} − its teacher",
+        "student": f"{student} taught by {big} − {big} fine-tuned",
         "same-size": f"{student} taught by {big} − {small} fine-tuned",
     }
     lines, verdicts = [], []

@@ -146,6 +146,30 @@ def test_wrong_words(arguments: list[str], expected: str, fewlabel: Command) -> 
         (["--target", "opacity", "--optimizer", "adagrad"], "use adamw, adam, sgd or lars"),
         (["--target", "opacity", "--views", "strong"], "use medical, simclr, convirt or light"),
         (["--target", "opacity", "--loss", "triplet"], "use nt-xent or info-nce"),
+        (
+            ["--target", "opacity", "--loss", "info-nce", "--objective", "byol"],
+            "--loss has no meaning with --objective",
+        ),
+        (
+            ["--target", "opacity", "--head-layers", "3", "--objective", "mae"],
+            "--head-layers has no meaning .* moco",
+        ),
+        (
+            ["--target", "opacity", "--pair-share", "0.5"],
+            "no meaning with --positives views, only with patient or",
+        ),
+        (["--target", "opacity", "--positives", "patient", "--pair-share", "2"], "pair_share is 2"),
+        (["--target", "opacity", "--student", "resnet10t"], "--student has no meaning with --recipe probe"),
+        (["--target", "opacity", "--joint-steps", "4"], "only with semi-supervised or three-stage"),
+        (
+            ["--target", "opacity", "--recipe", "simclr-v2", "--keep", "small"],
+            "use finetune, self-distilled or distil",
+        ),
+        (
+            ["--target", "opacity", "--recipe", "simclr-v2", "--student", "resnet99"],
+            "no encoder called 'resnet99'",
+        ),
+        (["--target", "opacity", "--recipe", "simclr-v2", "--objective", "byol"], "BYOL leaves none"),
         (["--target", "opacity", "--where", "opacity >"], "opacity >"),
         (["--target", "opacity", "--where", "opacity = 7"], "No image fulfils"),
         (["--target", "opacity", "--where", "1; DROP TABLE cases"], "DROP"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +121,10 @@ def test_a_threshold_by_hand() -> None:
     assert chosen == tenths[5]
     assert chosen.value == confidence[60]
     assert choose_threshold(cases, 0.08) is None
+    counted = bounded_thresholds(replace(cases, chosen_among=20))
+    assert counted[5].bound == pytest.approx(1 - (0.005 / 20) ** (1 / 60))
+    with pytest.raises(FewlabelError, match="chosen_among is 0"):
+        replace(cases, chosen_among=0)
     everything = choose_threshold(cases, 0.25)
     assert everything is not None
     assert (everything.value, everything.answered) == (0.0, 100)
@@ -230,6 +235,22 @@ def test_all_ten_bounds_hold_at_once_as_often_as_promised() -> None:
         assert len(tenths) == STEPS
         broken += any(one.bound < JUST_ABOVE for one in tenths)
     assert 0 < broken / 400 <= DELTA
+
+
+def test_the_promise_survives_early_stopping_if_the_looks_are_counted() -> None:
+    """Twenty networks, all a little worse than asked; the one with the fewest errors among the cases is kept."""
+    looks, n, draws = 20, 500, 150
+
+    def promises(chosen_among: int) -> float:
+        found = []
+        for i in range(draws):
+            rng = np.random.default_rng([8, i])
+            confidence, wrong = min((hopeless(rng, n) for _ in range(looks)), key=lambda one: one[1].sum())
+            found.append(choose_threshold(Cases(confidence, wrong, chosen_among), ASKED, delta=DELTA))
+        return float(np.mean([one is not None for one in found]))
+
+    assert promises(looks) <= DELTA
+    assert promises(1) > DELTA
 
 
 def test_images_of_one_patient_are_no_independent_cases() -> None:

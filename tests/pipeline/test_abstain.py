@@ -17,6 +17,7 @@ from tiny_runs import QUICK
 from fewlabel.cli import main
 from fewlabel.collection import Collection
 from fewlabel.pipeline import Learned, evaluate, predict
+from fewlabel.pipeline.predicting import abstention_threshold
 from fewlabel.training import save_tensors
 from fewlabel.types import FewlabelError
 
@@ -62,9 +63,21 @@ def trusted(sharp: Path, middle: float, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def save(run: Path, confidence: np.ndarray, wrong: np.ndarray) -> None:
+def save(run: Path, confidence: np.ndarray, wrong: np.ndarray, chosen_among: int = 1) -> None:
     tensors = {"confidence": torch.from_numpy(confidence), "wrong": torch.from_numpy(wrong)}
-    save_tensors(tensors, run / "model" / "validation.safetensors")
+    told = {"chosen_among": str(chosen_among)}
+    save_tensors(tensors, run / "model" / "validation.safetensors", told)
+
+
+def test_what_early_stopping_chose_among_is_counted(trusted: Path) -> None:
+    confidence, wrong = np.linspace(0.6, 0.999, 120), np.zeros(120, bool)
+    save(trusted, confidence, wrong)
+    assert abstention_threshold(trusted, "binary", 0.05).answered == 120
+    save(trusted, confidence, wrong, chosen_among=400)
+    with pytest.raises(
+        FewlabelError, match=r"120 validation patients of .*, who also chose among 400 networks, is"
+    ):
+        abstention_threshold(trusted, "binary", 0.05)
 
 
 def test_who_is_unsure_gets_no_answer(

@@ -1,7 +1,7 @@
 """Distillation of fine-tuned networks into another one, on all training images, labelled or not.
 
 Chen et al. 2020 (SimCLRv2), arXiv:2006.10029, section 2. The student may be of the same kind (self-distillation) or
-smaller.
+smaller; several teachers speak with their mean.
 """
 
 from __future__ import annotations
@@ -13,11 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fewlabel.adaptation.finetune import (
-    LabelledImages,
-    TrainedNetwork,
-    fit_and_calibrate,
-)
+from fewlabel.adaptation.finetune import LabelledImages, TrainedNetwork, fit_and_calibrate
 from fewlabel.objectives import Distillation, Supervised
 from fewlabel.objectives.distillation import mean_answer
 from fewlabel.training import Compute, TrainingSet
@@ -62,13 +58,11 @@ def distill(
     rows: all training images; the labels of `images.train` among them count where alpha < 1.
     views: None = mild random ones, of which the teachers see the same; where each step shows the same views (the plain
     one), what the teachers say is computed once. out: folder for checkpoints. The weights with the best score on
-    `images.val` are kept and calibrated there. Raises FewlabelError if teachers differ in their classes or numbers.
+    `images.val` are kept and calibrated there. Raises FewlabelError without a teacher, and if teachers or student
+    differ in their classes or numbers.
     """
+    _check_teachers(teachers, student)
     first = teachers[0]
-    if any((one.centre, one.spread) != (first.centre, first.spread) for one in teachers):
-        raise FewlabelError(
-            "The teachers were trained on different labels: their numbers have no common scale."
-        )
     views = views or images.views
     trained = TrainedNetwork(student, images.size_px, centre=first.centre, spread=first.spread)
     once = views == plain_view(images.size_px) and settings.alpha == 1
@@ -90,6 +84,21 @@ def distill(
     )
     data = TrainingSet((images.pixels,), (rows,), labels)
     return fit_and_calibrate(trained, objective, data, views, schedule, images, out, compute)
+
+
+def _check_teachers(teachers: Sequence[TrainedNetwork], student: Supervised) -> None:
+    if not teachers:
+        raise FewlabelError("No teacher was given to distil: give at least one trained network.")
+    counts = sorted({student.classes, *(one.objective.classes for one in teachers)})
+    if len(counts) > 1:
+        raise FewlabelError(
+            f"The student and its teachers tell {' and '.join(map(str, counts))} classes (0 = a number): give networks "
+            "of one target."
+        )
+    if len({(one.centre, one.spread) for one in teachers}) > 1:
+        raise FewlabelError(
+            "The teachers were trained on different labels: their numbers have no common scale."
+        )
 
 
 def _said_once(

@@ -5,6 +5,7 @@ Stopped early on validation patients, whose labels also calibrate the outputs; t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -25,6 +26,16 @@ LOOKS, PATIENCE = 20, 6
 """How often training looks at validation patients, and for how many looks it goes on without a better score."""
 
 
+def look_every(steps: int) -> int:
+    """Steps between two looks of a training of so many steps."""
+    return max(10, steps // LOOKS)
+
+
+def looks_in(steps: int) -> int:
+    """At most so many looks: among as many states of the network validation patients choose the best."""
+    return math.ceil(steps / look_every(steps))
+
+
 @dataclass(frozen=True)
 class FineTuneSettings:
     """How to fine-tune.
@@ -32,7 +43,7 @@ class FineTuneSettings:
     keep_head_layers: 0 = from the encoder's output; 1 = from the first layer of the projection head, as SimCLRv2 does
         with few labels.
     learning_rate: peak, of the new layer; layer_decay, d: layers k below it learn at d^k times that.
-    head_warmup: share of the steps in which the new layer learns alone.
+    head_warmup: share of the steps in which the new layer learns alone; below it batch statistics alone move.
     start_from_probe: the new layer starts as a linear probe of the same labels (Kumar et al. 2022, arXiv:2202.10054)
         instead of at random; only with keep_head_layers = 0.
     balanced: classes count the same in the loss, however many images each has.
@@ -271,7 +282,7 @@ def fit_and_calibrate(
 
 
 def _usual_watch(trained: TrainedNetwork, images: LabelledImages, schedule: Schedule) -> Watch:
-    return watch_validation(trained, images, every=max(10, schedule.steps // LOOKS), patience=PATIENCE)
+    return watch_validation(trained, images, every=look_every(schedule.steps), patience=PATIENCE)
 
 
 def watch_validation(

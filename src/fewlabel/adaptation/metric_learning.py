@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fewlabel.adaptation.features import extract_features
-from fewlabel.adaptation.finetune import LOOKS, PATIENCE, LabelledImages
+from fewlabel.adaptation.finetune import PATIENCE, LabelledImages, look_every
 from fewlabel.networks import Encoder
 from fewlabel.objectives import LibraryLoss, Siamese, Triplet
 from fewlabel.objectives.labelled_pairs import positives_and_negatives
@@ -92,7 +92,7 @@ def learn_metric(
         images.views,
         schedule,
         out=out,
-        watch=_watch(images, patients, max(10, schedule.steps // LOOKS)),
+        watch=_watch(images, patients, look_every(schedule.steps)),
         compute=compute,
         checkpoint_every=100,
     )

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from fewlabel.adaptation.finetune import (
-    LOOKS,
     LabelledImages,
     TrainedNetwork,
     fit_and_calibrate,
+    look_every,
     watch_validation,
 )
 from fewlabel.objectives import GAN, M2, FixMatch, MeanTeacher
@@ -93,7 +93,7 @@ def watch_classifier(trained: TrainedNetwork, images: LabelledImages, steps: int
     """A look at validation every 5 % of the steps, never an early end; of a GAN the classifier alone is restored."""
     parts = ("encoder.", "head.") if isinstance(trained.objective, GAN) else None
     return watch_validation(
-        trained, images, every=max(10, steps // LOOKS), patience=steps, halve_after=None, parts=parts
+        trained, images, every=look_every(steps), patience=steps, halve_after=None, parts=parts
     )
 
 

@@ -125,13 +125,20 @@ def pretraining_options(
         int | None,
         typer.Option(help="Views begin at this size in pixels and grow to --size; full size by default."),
     ] = None,
-    head_layers: Annotated[int, typer.Option(help="Layers of the projection head.")] = 2,
+    head_layers: Annotated[
+        int | None,
+        typer.Option(help="Layers of the projection head; 2, and 3 with the recipe simclr-v2."),
+    ] = None,
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="For big networks: less memory, a third more time.")
     ] = False,
     positives: Annotated[
         str, typer.Option(help="views of one image; or two images of one patient, or study.")
     ] = "views",
+    pair_share: Annotated[
+        float | None,
+        typer.Option(help="With --positives: share of pairs that are of two images, where there are two; 1."),
+    ] = None,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     optimizer: Annotated[str, typer.Option(help="adamw, adam, sgd or lars.")] = "adamw",
     temperature: Annotated[
@@ -144,14 +151,14 @@ def pretraining_options(
     flips: Annotated[
         bool, typer.Option("--flips", help="Left-right flips, where the anatomy allows them.")
     ] = False,
-    loss: Annotated[str, typer.Option(help="nt-xent (the paper's) or info-nce.")] = "nt-xent",
+    loss: Annotated[str | None, typer.Option(help="Of simclr: nt-xent (the paper's) or info-nce.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of split, weights, views and order.")] = 0,
 ) -> Any:
     """`PretrainSettings` of the options. Raises FewlabelError for a word that is none of those allowed."""
     from typing import cast, get_args
 
     from fewlabel.pipeline import PretrainSettings
-    from fewlabel.pipeline.settings import ObjectiveName, TextSettings, ViewName
+    from fewlabel.pipeline.settings import HEADED, ObjectiveName, TextSettings, ViewName
     from fewlabel.types import FewlabelError
 
     if objective in THREE_STAGES:
@@ -164,8 +171,15 @@ def pretraining_options(
     one_of("--views", views or "medical", get_args(ViewName))
     one_of("--objective", objective, get_args(ObjectiveName))
     one_of("--positives", positives, ("views", "patient", "study"))
-    one_of("--loss", loss, ("nt-xent", "info-nce"))
+    one_of("--loss", loss or "nt-xent", ("nt-xent", "info-nce"))
     one_of("--optimizer", optimizer, ("adamw", "adam", "sgd", "lars"))
+    for option, value, with_it in (
+        ("--loss", loss, ("simclr",)),
+        ("--head-layers", head_layers, HEADED),
+        ("--temperature", temperature, (*HEADED, "convirt")),
+    ):
+        of_no_meaning(option, value, "--objective", objective, with_it)
+    of_no_meaning("--pair-share", pair_share, "--positives", positives, ("patient", "study"))
     return PretrainSettings(
         text=TextSettings(text_encoder, frozen_layers, cast(Any, text_view), drop_priors=drop_priors),
         objective=cast(Any, objective),
@@ -179,12 +193,13 @@ def pretraining_options(
         head_layers=head_layers,
         checkpointing=checkpointing,
         positives=cast(Any, positives),
+        pair_share=1.0 if pair_share is None else pair_share,
         learning_rate=learning_rate,
         optimizer=cast(Any, optimizer),
         temperature=temperature,
         views=cast(Any, views),
         flips=flips,
-        loss=cast(Any, loss),
+        loss=cast(Any, loss or "nt-xent"),
         seed=seed,
     )
 
@@ -226,25 +241,51 @@ def evaluation_options(
         ),
     ] = "probe",
     joint_steps: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="With semi-supervised and three-stage: steps on labelled and unlabelled images; with the extractor "
-            "frozen half as many."
+            help="With semi-supervised and three-stage: steps on labelled and unlabelled images, 400; with the "
+            "extractor frozen half as many."
         ),
-    ] = 400,
+    ] = None,
     student: Annotated[
-        str, typer.Option(help="With simclr-v2: network of the small student, by timm's name.")
-    ] = "resnet18",
+        str | None,
+        typer.Option(
+            help="With simclr-v2: network of the small student, by timm's name; resnet18 by default."
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="With simclr-v2: whose classifier the run keeps: self-distilled, distilled (the small student) or "
+            "finetune; the first by default."
+        ),
+    ] = None,
+    balanced: Annotated[
+        bool,
+        typer.Option(
+            "--balanced", help="With simclr-v2: classes count the same, however many images each has."
+        ),
+    ] = False,
 ) -> Any:
     """`EvaluateSettings` of the options, with no target yet. Raises FewlabelError as `pretraining_options` does."""
     from dataclasses import replace
     from typing import cast, get_args
 
-    from fewlabel.pipeline import EvaluateSettings, SimCLRv2Settings
+    from fewlabel.pipeline import EvaluateSettings
     from fewlabel.pipeline.evaluating import Recipe
+    from fewlabel.pipeline.simclr_v2 import KeptArm
     from fewlabel.types import FewlabelError
 
     one_of("--recipe", recipe, get_args(Recipe))
+    one_of("--keep", keep or "self-distilled", get_args(KeptArm))
+    for option, value, with_it in (
+        ("--student", student, ("simclr-v2",)),
+        ("--keep", keep, ("simclr-v2",)),
+        ("--balanced", balanced or None, ("simclr-v2",)),
+        ("--joint-steps", joint_steps, ("semi-supervised", "three-stage")),
+    ):
+        of_no_meaning(option, value, "--recipe", recipe, with_it)
+    joint_steps = 400 if joint_steps is None else joint_steps
     try:
         numbers = (
             tuple(int(part) for part in budgets.split(",") if part.strip() != "all") if budgets else None
@@ -254,7 +295,7 @@ def evaluation_options(
             f"--budgets is {budgets!r}: give whole numbers with commas between, such as 10,50,250."
         ) from None
     usual = EvaluateSettings("")
-    stages = usual.three_stages
+    stages, tuned = usual.three_stages, usual.simclr_v2
     return EvaluateSettings(
         "",
         where,
@@ -264,7 +305,13 @@ def evaluation_options(
         validation_labels=validation_labels,
         supervised=not no_supervised,
         recipe=cast(Any, recipe),
-        simclr_v2=SimCLRv2Settings(student=student),
+        simclr_v2=replace(
+            tuned,
+            from_output=replace(tuned.from_output, balanced=balanced),
+            from_head=replace(tuned.from_head, balanced=balanced),
+            student=student or tuned.student,
+            keep=cast(Any, keep or tuned.keep),
+        ),
         prompts=str(prompts) if prompts else None,
         grades=split_words(grades),
         referable=referable,
@@ -286,3 +333,13 @@ def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
 
     if value not in allowed:
         raise FewlabelError(f"{option} is {value!r}: use {', '.join(allowed[:-1])} or {allowed[-1]}.")
+
+
+def of_no_meaning(option: str, value: object, other: str, chosen: str, with_it: tuple[str, ...]) -> None:
+    """Raise FewlabelError where an option was given (not None) that what another option chose does not look at."""
+    from fewlabel.types import FewlabelError
+
+    if value is not None and chosen not in with_it:
+        raise FewlabelError(
+            f"{option} has no meaning with {other} {chosen}, only with {' or '.join(with_it)}: leave it out."
+        )

@@ -28,18 +28,25 @@ STEPS = 10
 
 @dataclass(frozen=True)
 class Cases:
-    """Cases with an answer. confidence: (N,), above 0 and at most 1. wrong: (N,) bool."""
+    """Cases with an answer. confidence: (N,), above 0 and at most 1. wrong: (N,) bool.
+
+    chosen_among: from how many classifiers, made without these cases, they chose the one that answers; early stopping
+    chooses among the states of the network that it looks at.
+    """
 
     confidence: np.ndarray
     wrong: np.ndarray
+    chosen_among: int = 1
 
     def __post_init__(self) -> None:
         _check(self.wrong, self.confidence)
+        if self.chosen_among < 1:
+            raise FewlabelError(f"chosen_among is {self.chosen_among}: at least 1 classifier is needed.")
 
     @staticmethod
-    def of(probabilities: np.ndarray, y: np.ndarray) -> Cases:
+    def of(probabilities: np.ndarray, y: np.ndarray, *, chosen_among: int = 1) -> Cases:
         """From probabilities (N, K) and the true classes (N,)."""
-        return Cases(probabilities.max(axis=1), called_class(probabilities) != y)
+        return Cases(probabilities.max(axis=1), called_class(probabilities) != y, chosen_among)
 
 
 @dataclass(frozen=True)
@@ -111,9 +118,10 @@ def upper_bound(wrong: int, answered: int, delta: float) -> float:
 def bounded_thresholds(cases: Cases, *, delta: float = DELTA) -> list[Threshold]:
     """The threshold at each tenth of coverage; all bounds hold at once with probability at least 1 - delta.
 
-    Assumes that cases are independent and drawn as the new ones will be, and the classifier was made without them.
+    Assumes that cases are independent and drawn as the new ones will be, and the classifier was made without them, or
+    chosen by them from `chosen_among` such: the bounds of all of these then hold at once.
     """
-    n = len(cases.wrong)
+    n, each = len(cases.wrong), delta / (STEPS * cases.chosen_among)
     descending = np.sort(cases.confidence)[::-1]
     found = []
     for step in range(1, STEPS + 1):
@@ -121,7 +129,7 @@ def bounded_thresholds(cases: Cases, *, delta: float = DELTA) -> list[Threshold]
         value = float(descending[rank]) if rank < n else 0.0
         above = cases.confidence > value
         answered, wrong = int(above.sum()), int(cases.wrong[above].sum())
-        found.append(Threshold(value, upper_bound(wrong, answered, delta / STEPS), answered, wrong, n))
+        found.append(Threshold(value, upper_bound(wrong, answered, each), answered, wrong, n))
     return found
 
 

@@ -9,7 +9,7 @@ x_i the P values of patch i, y_i their prediction, mean and variance those of th
 
 Departures: the encoder keeps its own learned position embedding (the paper's is sines and cosines, as that of
 the decoder is here); the decoder is half as wide as the encoder and a third as deep, which is the paper's 512
-and 8 for ViT-L.
+and 8 for ViT-L. Pretraining shows it the views of all others unless told otherwise; the paper crops and flips only.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ and ( t(x_1), t'(x_1) ), as in SimCLR, where there is one image only. The loss i
 patients. So MICLe is not another loss but another way to draw batches, and any objective on two views can be trained
 with it: give `TrainingSet` its `groups`.
 
-A batch holds a patient once, so that no two images of one patient are ever pushed apart; within one batch of the
-authors' code they could be.
+A batch holds a patient (or, where pairs are drawn by study, a study) once, so that no two images of it are ever pushed
+apart; within one batch of the authors' code they could be. A departure: the authors train with pairs after SimCLR on
+single images, here pairs are drawn from the start, half of them or less by `share` if asked for.
 """
 
 from __future__ import annotations

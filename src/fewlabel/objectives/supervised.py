@@ -25,8 +25,12 @@ def labelled_cross_entropy(
     """Mean cross-entropy over the rows with a label; exactly 0, with gradients of 0, where there is none.
 
     logits: (B, K). labels: (B,) int64, -1 = none; None = none at all. weight: (K,) of the classes, None = all equal.
-    Returns a scalar. Raises FewlabelError for a label of K or more.
+    Returns a scalar. Raises FewlabelError for a label of K or more, and for several labels an image.
     """
+    if labels is not None and labels.ndim != 1:
+        raise FewlabelError(
+            f"Labels have the shape {tuple(labels.shape)}: one class an image, (B,), is needed."
+        )
     known = None if labels is None else labels >= 0
     if labels is None or known is None or not known.any():
         return logits.sum() * 0.0
@@ -44,7 +48,8 @@ class Supervised(FreezableEncoder):
     classes: number of classes K for classification; 0 for regression of one (standardised) number.
     ordinal: the classes are in an order, three or more.
     class_weights: (K,) weights of the classes in the cross-entropy; None = all equal.
-    layer_decay: d above, in (0, 1]. head_warmup_steps: at first only the new layer learns, and the encoder stays.
+    layer_decay: d above, in (0, 1]. head_warmup_steps: at first only the new layer learns; the encoder's weights stay,
+    and its batch statistics follow the images.
     dropout: share of the features that are dropped before the last layer, in training only; in [0, 1).
     Raises FewlabelError for another share, and for fewer than three classes in an order.
     """

@@ -38,7 +38,7 @@ from fewlabel.pipeline.metric_learning import MetricLearning, check_metric_label
 from fewlabel.pipeline.pretraining import Pretrained
 from fewlabel.pipeline.semi_supervised import SemiSupervised
 from fewlabel.pipeline.settings import DECODING, PretrainSettings, check_range
-from fewlabel.pipeline.simclr_v2 import SimCLRv2, SimCLRv2Settings
+from fewlabel.pipeline.simclr_v2 import SimCLRv2, SimCLRv2Settings, check_simclr_v2
 from fewlabel.pipeline.three_stages import ThreeStages
 from fewlabel.splits import Split, nested_budgets
 from fewlabel.tasks.grading import Cuts
@@ -110,6 +110,7 @@ class Evaluated:
     cuts: between its grades, from validation; None for a target without grades.
     embedding: of the recipe metric, what was trained in words and its embeddings (N, K), from all training labels.
     generator: of the recipe three-stage, with all training labels; it makes images of the classes.
+    chosen_among: from how many states of its network, or networks, validation patients chose the classifier.
     """
 
     task: Task
@@ -125,6 +126,7 @@ class Evaluated:
     embedding: tuple[str, np.ndarray] | None = None
     cuts: Cuts | None = None
     generator: Generator | None = None
+    chosen_among: int = 1
 
     def called(self, probabilities: np.ndarray) -> np.ndarray:
         """(N, K) -> classes called by the final classifier, (N,)."""
@@ -191,6 +193,8 @@ def check_evaluation(
     target, patients = settings.target_in(collection), collection.patients()
     if settings.recipe in ("semi-supervised", "three-stage"):
         _check_unlabelled_recipe(settings.recipe, target, pretraining)
+    if settings.recipe == "simclr-v2":
+        check_simclr_v2(settings.simclr_v2, pretraining)
     labelled = labelled_rows(collection, target, split, settings)
     budgets = choose_budgets(settings.budgets, len(labelled.train))
     if settings.recipe in ("metric", "grading"):
@@ -325,6 +329,7 @@ def evaluate_encoders(
         embedding=steps.final_embedding(features) if isinstance(steps, MetricLearning) else None,
         cuts=cuts,
         generator=steps.final_generator() if isinstance(steps, ThreeStages) else None,
+        chosen_among=steps.chosen_among if isinstance(steps, SimCLRv2 | ThreeStages | MetricLearning) else 1,
     )
 
 

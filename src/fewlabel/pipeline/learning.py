@@ -33,6 +33,7 @@ from fewlabel.pipeline.runs import (
 )
 from fewlabel.pipeline.separation import separate_from_pretraining
 from fewlabel.pipeline.settings import PretrainSettings, check_range, resolve_settings
+from fewlabel.pipeline.simclr_v2 import SIMCLR_V2_HEAD_LAYERS
 from fewlabel.pipeline.unlabelled import unlabelled_results
 from fewlabel.processes import launched_processes
 from fewlabel.report import write_report
@@ -169,10 +170,13 @@ def open_job(
     main = open_or_import(collection, reports, progress)
     target = target or only_target(main)
     others = [_open(other) for other in pretrain_on]
-    chosen = resolve_settings(pretraining or PretrainSettings(), [main, *others])
+    settings = replace(evaluation or EvaluateSettings(target), target=target)
+    wanted = pretraining or PretrainSettings()
+    if settings.recipe == "simclr-v2":
+        wanted = replace(wanted, head_layers=wanted.head_layers or SIMCLR_V2_HEAD_LAYERS)
+    chosen = resolve_settings(wanted, [main, *others])
     texts = paired_texts(main, reports, chosen.text, text_column) if reports else None
     check_texts(chosen, [main, *others], texts)
-    settings = replace(evaluation or EvaluateSettings(target), target=target)
     return Job(command, main, others, chosen, settings, texts)
 
 

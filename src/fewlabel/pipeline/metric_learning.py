@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fewlabel.adaptation.finetune import looks_in
 from fewlabel.adaptation.metric_learning import LearnedMetric, MetricObjective, have_alike, learn_metric
 from fewlabel.collection import Target
 from fewlabel.networks import Encoder
@@ -106,6 +107,11 @@ class MetricLearning:
         """Key of the arm, and encoder, of the first method with all training labels."""
         method = self.methods[0]
         return method.key, self.trained(method, self.task.train, 0).encoder
+
+    @property
+    def chosen_among(self) -> int:
+        """From how many states of the encoder validation chose that one."""
+        return looks_in(supervised_schedule(len(self.task.train), PRETRAINED_RATE, 0).steps)
 
     def final_embedding(self, features: np.ndarray) -> tuple[str, np.ndarray]:
         """Label of that method, and the embeddings (N, K) of its encoder's features (N, F)."""

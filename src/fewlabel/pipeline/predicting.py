@@ -122,6 +122,7 @@ def save_classifier(
                 "wrong": torch.from_numpy(validation.wrong),
             },
             folder / VALIDATION,
+            {"chosen_among": str(validation.chosen_among)},
         )
     arrays = {
         "mean": probe.scaling.mean,
@@ -232,10 +233,11 @@ def abstention_threshold(run: str | Path, kind: str, risk: float) -> Threshold:
     threshold = choose_threshold(cases, risk)
     if threshold is None:
         lowest = min(one.bound for one in bounded_thresholds(cases))
+        chosen = f", who also chose among {cases.chosen_among} networks," if cases.chosen_among > 1 else ""
         raise FewlabelError(
             f"No confidence threshold keeps the risk at {risk:g} or below with {100 * (1 - DELTA):g} % confidence: "
-            f"the lowest bound on the {len(cases.wrong)} validation patients of {run} is {lowest:.3g}; ask for a "
-            "higher risk, or evaluate with more labelled validation patients."
+            f"the lowest bound on the {len(cases.wrong)} validation patients of {run}{chosen} is {lowest:.3g}; ask for "
+            "a higher risk, or evaluate with more labelled validation patients."
         )
     return threshold
 
@@ -246,10 +248,11 @@ def _load_validation(path: Path) -> Cases:
             f"{path} is missing, so no threshold can be chosen: the run was made before abstaining was there; make it "
             "again in a new folder with `fewlabel evaluate`."
         )
-    tensors = load_tensors(path)[0]
+    tensors, told = load_tensors(path)
     try:
-        return Cases(tensors["confidence"].numpy(), tensors["wrong"].numpy().astype(bool))
-    except (KeyError, FewlabelError) as error:
+        confidence, wrong = tensors["confidence"].numpy(), tensors["wrong"].numpy().astype(bool)
+        return Cases(confidence, wrong, int(told["chosen_among"]))
+    except (KeyError, ValueError, FewlabelError) as error:
         raise FewlabelError(
             f"{path} does not hold the validation cases ({error}): it is damaged; make the run again."
         ) from error

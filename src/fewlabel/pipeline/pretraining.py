@@ -32,6 +32,7 @@ from fewlabel.pipeline.runs import read_history, read_json, versions, write_json
 from fewlabel.pipeline.separation import THUMBNAILS, separate, write_thumbnails
 from fewlabel.pipeline.settings import (
     DECODING,
+    HEADED,
     OBJECTIVE_TITLES,
     LossName,
     Positives,
@@ -192,7 +193,7 @@ def pretrain(
         progress="pretraining" if progress else "",
     )
     encoder = objective.encoder.eval()
-    head = objective.head.eval() if settings.objective == "simclr" else None
+    head = objective.head.eval() if settings.objective in HEADED else None
     image_text = None if texts is None else ImageText.of(objective, size_px=settings.size_px)
     reconstructor = objective.eval() if isinstance(objective, Autoencoder | VAE) else None
     pretrained = Pretrained(
@@ -328,7 +329,7 @@ def _objective(settings: PretrainSettings, images: int) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(mix_seed("initial weights", settings.seed))
         encoder = Encoder(settings.encoder_settings)
-        layers, temperature = settings.head_layers, settings.temperature or 0.2
+        layers, temperature = settings.head_layers or 2, settings.temperature or 0.2
         if settings.objective == "simclr":
             loss = _LOSSES[settings.loss]
             return SimCLR(encoder, head_layers=layers, temperature=temperature, loss_function=loss)

@@ -109,9 +109,9 @@ def _cases(evaluated: Evaluated, rows: np.ndarray) -> Cases:
     """Whether the classifier is right on some rows, and how sure it is of the class that it calls."""
     probabilities, y = evaluated.predicted(rows), evaluated.task.y[rows]
     if evaluated.cuts is None:
-        return Cases.of(probabilities, y)
+        return Cases.of(probabilities, y, chosen_among=evaluated.chosen_among)
     called = evaluated.cuts(probabilities)
-    return Cases(probabilities[np.arange(len(rows)), called], called != y)
+    return Cases(probabilities[np.arange(len(rows)), called], called != y, evaluated.chosen_among)
 
 
 def abstention(evaluated: Evaluated) -> JSON | None:
@@ -134,6 +134,7 @@ def abstention(evaluated: Evaluated) -> JSON | None:
         "curve": {"coverage": COVERAGES, "risk": at(everybody)[0], "low": low, "high": high},
         "delta": DELTA,
         "validation_patients": len(chosen_on.wrong),
+        "chosen_among": evaluated.chosen_among,
         "asked": [_asked(evaluated, tested, chosen_on, risk) for risk in ASKED_RISKS],
     }
 

@@ -114,7 +114,7 @@ STEPS = (
     ("finetune", "simclr"),
     ("finetune-head", "simclr"),
     ("self-distilled", "finetune-head"),
-    ("distilled", "finetune-head"),
+    ("distilled", "self-distilled"),
     ("self-distilled", "supervised"),
     ("simclr-triplet", "simclr"),
     ("simclr-siamese", "simclr"),

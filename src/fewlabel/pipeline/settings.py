@@ -33,7 +33,8 @@ OBJECTIVE_TITLES: dict[ObjectiveName, str] = {
 """For people."""
 ONE_VIEW = ("mae", "autoencoder", "vae", "convirt")
 DECODING = ("autoencoder", "vae")
-"""Those that look at one view of an image, and those that make images of one size."""
+HEADED = ("simclr", "moco")
+"""Those that look at one view of an image; that make images of one size; and whose projection head is kept."""
 _USUAL_VIEWS: dict[ObjectiveName, ViewName] = {"convirt": "convirt", "autoencoder": "light", "vae": "light"}
 """Of objectives that do not look at medical views; whole images are to be decoded, hardly cropped."""
 Positives = Literal["views", "patient", "study"]
@@ -71,6 +72,7 @@ class PretrainSettings:
     """How to pretrain. What is None is chosen from the images and written to run.json.
 
     objective: what training minimises; head_layers, temperature and loss are SimCLR's, the first two MoCo's as well.
+    head_layers: None = 2 as in SimCLR, and 3 as in SimCLRv2 where `learn` goes on with that recipe.
     encoder, weights, small_stem: see `EncoderSettings`. size_px: smaller images are enlarged to it, which helps: on
     PneumoniaMNIST (28 px) 64 px gave better validation figures than 28.
     channels: None = 3 if most images have colour, else 1.
@@ -89,7 +91,7 @@ class PretrainSettings:
     size_px: int = 64
     channels: int | None = None
     small_stem: bool = False
-    head_layers: int = 2
+    head_layers: int | None = None
     views: ViewName | None = None
     flips: bool = False
     temperature: float | None = None
@@ -116,6 +118,8 @@ class PretrainSettings:
         check_range("seed", self.seed, 0, 2**32 - 1)
         check_range("micro_batch", self.micro_batch, 1)
         check_range("start_size_px", self.start_size_px, 8, self.size_px)
+        if not 0 <= self.pair_share <= 1:
+            raise FewlabelError(f"pair_share is {self.pair_share:g}: a share from 0 to 1 is needed.")
         if self.objective in ONE_VIEW and self.positives != "views":
             raise FewlabelError(
                 f"{OBJECTIVE_TITLES[self.objective]} looks at one view of an image, so positives have no meaning for "
@@ -193,6 +197,7 @@ def resolve_settings(settings: PretrainSettings, collections: Sequence[Collectio
     return replace(
         settings,
         channels=settings.channels or (3 if np.median(colour) > 1 else 1),
+        head_layers=settings.head_layers or 2,
         views=settings.views or _USUAL_VIEWS.get(settings.objective, "medical"),
         temperature=settings.temperature or (0.1 if convirt else 0.2),
     )

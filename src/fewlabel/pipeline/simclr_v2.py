@@ -1,13 +1,14 @@
 """SimCLRv2's steps after pretraining: fine-tune on few labels, then distil with all images.
 
-Chen et al. 2020, arXiv:2006.10029. What departs from the paper: the small networks and few images here are trained
-with AdamW and fewer steps; a student of the teacher's own kind starts from the pretrained encoder, a smaller one from
-random weights.
+Chen et al. 2020, arXiv:2006.10029. As there (section 3.3), a smaller student's teacher is the student of the big
+network's own kind. What departs from the paper: the small networks and few images here are trained with AdamW and fewer
+steps; a student of the teacher's own kind starts from the pretrained encoder, a smaller one from random weights.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,16 @@ from typing import Literal
 import numpy as np
 
 from fewlabel.adaptation.distill import DistillSettings, distill
-from fewlabel.adaptation.finetune import FineTuneSettings, TrainedNetwork, train_on_labels, tuned_start
+from fewlabel.adaptation.finetune import (
+    FineTuneSettings,
+    TrainedNetwork,
+    looks_in,
+    train_on_labels,
+    tuned_start,
+)
 from fewlabel.adaptation.ordinal import OrdinalProbe
 from fewlabel.adaptation.probe import LinearProbe, Scaling
-from fewlabel.networks import Encoder, OrdinalHead
+from fewlabel.networks import Encoder, EncoderSettings, OrdinalHead
 from fewlabel.objectives import Supervised
 from fewlabel.pipeline.arms import (
     Arm,
@@ -34,10 +41,13 @@ from fewlabel.pipeline.arms import (
 )
 from fewlabel.pipeline.kept import begun, read_network, write_network
 from fewlabel.pipeline.pretraining import Pretrained
+from fewlabel.pipeline.settings import HEADED, PretrainSettings
 from fewlabel.training import mix_seed
+from fewlabel.types import FewlabelError
 
-Tuned = Literal["finetune", "finetune-head"]
-Student = Literal["self-distilled", "distilled"]
+SIMCLR_V2_HEAD_LAYERS = 3
+"""Of the projection head (arXiv:2006.10029, section 2)."""
+KeptArm = Literal["finetune", "self-distilled", "distilled"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class SimCLRv2Settings:
     """from_output, from_head: the two starting points of fine-tuning; the second is the teacher.
     student: network of the small student; one of the teacher's own kind is always trained.
     of_own_kind, smaller: how the two students are trained.
+    keep: the arm whose classifier a run keeps, for `predict` and `export`; "distilled" is the small student.
     """
 
     from_output: FineTuneSettings = field(default_factory=FineTuneSettings)
@@ -52,6 +63,34 @@ class SimCLRv2Settings:
     student: str = "resnet18"
     of_own_kind: DistillSettings = field(default_factory=lambda: DistillSettings(temperature=0.1))
     smaller: DistillSettings = field(default_factory=lambda: DistillSettings(temperature=1.0))
+    keep: KeptArm = "self-distilled"
+
+
+def check_simclr_v2(settings: SimCLRv2Settings, pretraining: PretrainSettings) -> None:
+    """Raise FewlabelError for what would stop the recipe, before anything is trained; pretraining: resolved."""
+    if pretraining.objective not in HEADED:
+        raise FewlabelError(
+            f"The recipe simclr-v2 fine-tunes from inside the projection head, and {pretraining.title} leaves none: "
+            f"pretrain with the objective {' or '.join(HEADED)}, or choose another recipe."
+        )
+    kept, there = settings.from_head.keep_head_layers, pretraining.head_layers or 2
+    if kept >= there:
+        raise FewlabelError(
+            f"The recipe simclr-v2 keeps {kept} layer(s) of the projection head and throws the last one away, and the "
+            f"head has {there}: pretrain with head_layers {kept + 1} or more; the paper has {SIMCLR_V2_HEAD_LAYERS}."
+        )
+    if settings.student != pretraining.encoder:
+        # A mistake in the student's name, or a size that it cannot take, shows here.
+        Encoder(_of_student(settings, pretraining.encoder_settings))
+    elif settings.keep == "distilled":
+        raise FewlabelError(
+            f"The smaller student's classifier was to be kept, and the student is a {settings.student} as its teacher: "
+            "name a smaller student, or keep self-distilled."
+        )
+
+
+def _of_student(settings: SimCLRv2Settings, big: EncoderSettings) -> EncoderSettings:
+    return replace(big, name=settings.student, weights=None)
 
 
 class SimCLRv2:
@@ -122,7 +161,7 @@ class SimCLRv2:
         )
 
     def distilled(self, key: str, rows: np.ndarray, seed: int) -> TrainedNetwork:
-        """The student of the network fine-tuned from inside the head: "self-distilled" or "distilled"."""
+        """A student: "self-distilled", of the network fine-tuned from inside the head, or "distilled", of that one."""
         own = key == "self-distilled"
         chosen = self.settings.of_own_kind if own else self.settings.smaller
         images = labelled_images(self.task, rows)
@@ -131,12 +170,15 @@ class SimCLRv2:
             if own:
                 encoder = copy.deepcopy(self.pretrained[seed % len(self.pretrained)].encoder)
             else:
-                network = replace(self.task.encoder_settings, name=self.settings.student, weights=None)
-                encoder = random_encoder(network, seed)
+                encoder = random_encoder(_of_student(self.settings, self.task.encoder_settings), seed)
             return Supervised(encoder, classes=self.task.classes, ordinal=images.kind == "ordinal")
 
         def train(student: Supervised, out: Path | None) -> TrainedNetwork:
-            teacher = self.tuned("finetune-head", rows, seed)
+            teacher = (
+                self.tuned("finetune-head", rows, seed)
+                if own
+                else self.distilled("self-distilled", rows, seed)
+            )
             every = self.task.split.train
             return distill(
                 student, [teacher], images, every, chosen, seed=mix_seed(key, seed) % 2**31, out=out
@@ -146,8 +188,21 @@ class SimCLRv2:
 
     def final_classifier(self) -> tuple[str, Encoder, LinearProbe | OrdinalProbe]:
         """Key of the arm whose classifier a run keeps; with all training labels its encoder, and its last layer."""
-        key: Student = "self-distilled"
-        return key, *as_probe(self.distilled(key, self.task.train, 0))
+        key = self.settings.keep
+        train = self.tuned if key == "finetune" else self.distilled
+        return key, *as_probe(train(key, self.task.train, 0))
+
+    @property
+    def chosen_among(self) -> int:
+        """From how many networks validation chose that classifier: the states it looked at, of all its teachers too."""
+        settings = self.settings
+        tuned = settings.from_output if settings.keep == "finetune" else settings.from_head
+        steps = [supervised_schedule(len(self.task.train), tuned.learning_rate, 0).steps]
+        if settings.keep != "finetune":
+            steps.append(settings.of_own_kind.steps)
+        if settings.keep == "distilled":
+            steps.append(settings.smaller.steps)
+        return math.prod(looks_in(one) for one in steps)
 
     def _kept(
         self,

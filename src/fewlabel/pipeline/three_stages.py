@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewlabel.adaptation.finetune import TrainedNetwork
+from fewlabel.adaptation.finetune import TrainedNetwork, looks_in
 from fewlabel.adaptation.ordinal import OrdinalProbe
 from fewlabel.adaptation.probe import LinearProbe
 from fewlabel.adaptation.three_stages import (
@@ -155,6 +155,11 @@ class ThreeStages:
     def final_classifier(self) -> tuple[str, Encoder, LinearProbe | OrdinalProbe]:
         """Key of the arm whose classifier a run keeps; with all training labels its encoder, and its last layer."""
         return JOINT, *as_probe(plain_network(self._final()))
+
+    @property
+    def chosen_among(self) -> int:
+        """From how many states of the two stages' networks validation chose that classifier."""
+        return looks_in(self.settings.frozen_steps) * looks_in(self.settings.joint.steps)
 
     def final_generator(self) -> Generator:
         """That of stage 3 with all training labels, which makes images of the run's classes."""

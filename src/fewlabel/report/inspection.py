@@ -137,6 +137,7 @@ def abstention(results: Results) -> JSON | None:
         "n": given.get("n"),
         "patients": given.get("patients"),
         "validation": given.get("validation_patients"),
+        "chosen_among": given.get("chosen_among") or 1,
         "certain": percent(1 - given["delta"]) if is_number(given.get("delta")) else "",
         "rows": [_asked_row(row) for row in asked],
     }
