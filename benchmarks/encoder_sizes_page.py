@@ -29,7 +29,7 @@ def encoder_sizes(content: JSON | None) -> str:
             )
             first = f"`{one['data']}`" if budget == budgets[0] else ""
             lines.append([first, share, *(_gap(cells[key, budget]) for key in columns)])
-        verdicts.append(f"- `{one['data']}`: {_verdict(cells, budgets[0], small, big, student)}")
+        verdicts.append(f"- `{one['data']}`: {_verdict(cells, budgets, small, big, student)}")
     metrics = ", ".join(sorted({one["metric"] for one in content["data"]}))
     seeds = content["data"][0]["seeds"]
     note = (
@@ -45,8 +45,11 @@ def _gap(row: JSON) -> str:
     return f"{signed(row['value'])} ({signed(row['low'])} to {signed(row['high'])})"
 
 
-def _verdict(cells: dict[tuple[str, int | None], JSON], few: int, small: str, big: str, student: str) -> str:
-    """Where 0 lies, in words: with few labels, against all labels, and for the student."""
+def _verdict(
+    cells: dict[tuple[str, int | None], JSON], budgets: list[int], small: str, big: str, student: str
+) -> str:
+    """Where 0 lies, in words: with few labels, against all labels, and for the student at each budget."""
+    few = budgets[0]
     better = side_of_zero(
         *_ends(cells["tuned", few]),
         f"{big} is better than {small}",
@@ -59,13 +62,14 @@ def _verdict(cells: dict[tuple[str, int | None], JSON], few: int, small: str, bi
         "less than with all labels",
         "and whether that is more or less than with all labels cannot be told",
     )
-    keeps = side_of_zero(
-        *_ends(cells["student", few]),
-        f"the {student} that it teaches is better than it",
-        f"the {student} that it teaches is worse than it",
-        f"the {student} that it teaches is not told from it",
-    )
-    return f"with {count(few)} labels, {better}, {more}; {keeps}."
+    sides: dict[str, list[str]] = {}
+    for budget in budgets:
+        side = side_of_zero(
+            *_ends(cells["student", budget]), "better than it", "worse than it", "not told from it"
+        )
+        sides.setdefault(side, []).append(count(budget))
+    keeps = ", ".join(f"{side} with {' / '.join(at)}" for side, at in sides.items())
+    return f"with {count(few)} labels, {better}, {more}. The {student} that {big} teaches is {keeps} labels."
 
 
 def _ends(row: JSON) -> tuple[float, float]:

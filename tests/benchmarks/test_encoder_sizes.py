@@ -58,10 +58,16 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 
 def test_words_follow_the_intervals() -> None:
-    better = answers({(BIG, "finetune-head"): (3.0, 0.5), (BIG, "distilled"): (3.0, 0.5)})
+    better = answers({(BIG, "finetune-head"): (3.0, 3.0), (BIG, "distilled"): (3.0, 0.5)})
     text = page(compare(better, BUDGETS))
+    assert "with 5 labels, resnet50 is better than resnet18, and whether that is more or less" in text
+    assert (
+        "The resnet18 that resnet50 teaches is not told from it with 5, worse than it with 50 labels." in text
+    )
+    more = answers({(BIG, "finetune-head"): (3.0, 0.5), (BIG, "distilled"): (3.0, 0.5)})
+    text = page(compare(more, BUDGETS))
     assert "with 5 labels, resnet50 is better than resnet18, more than with all labels" in text
-    assert "not told from it" in text
+    assert "is not told from it with 5 / 50 labels." in text
     worse = answers({(SMALL, "finetune-head"): (3.0, 3.0)})
     text = page(compare(worse, BUDGETS))
     assert "resnet50 is worse than resnet18, and whether that is more or less" in text
