@@ -228,8 +228,8 @@ def test_the_files_of_a_monai_bundle(exported: Export) -> None:
 def test_monai_runs_the_bundle(
     exported: Export, runs: dict[str, Path], pictures: list[Path], tmp_path: Path
 ) -> None:
-    pytest.importorskip("monai")
-    pytest.importorskip("ignite")
+    for package in ("monai", "ignite", "fire"):
+        pytest.importorskip(package)
     import nibabel
 
     (tmp_path / "images").mkdir()
