@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from performance_page import markdown_table, side_of_zero
+from performance_page import markdown_table, side_of_zero, sides_with
 
 from fewlabel.report.words import count, signed
 from fewlabel.types import JSON
+
+SIDES = ("better than it", "worse than it", "not told from it")
 
 
 def encoder_sizes(content: JSON | None) -> str:
@@ -62,13 +64,8 @@ def _verdict(
         "less than with all labels",
         "and whether that is more or less than with all labels cannot be told",
     )
-    sides: dict[str, list[str]] = {}
-    for budget in budgets:
-        side = side_of_zero(
-            *_ends(cells["student", budget]), "better than it", "worse than it", "not told from it"
-        )
-        sides.setdefault(side, []).append(count(budget))
-    keeps = ", ".join(f"{side} with {' / '.join(at)}" for side, at in sides.items())
+    sides = {budget: side_of_zero(*_ends(cells["student", budget]), *SIDES) for budget in budgets}
+    keeps = ", ".join(sides_with(sides).values())
     return f"with {count(few)} labels, {better}, {more}. The {student} that {big} teaches is {keeps} labels."
 
 

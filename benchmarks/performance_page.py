@@ -25,6 +25,14 @@ def side_of_zero(low: float, high: float, above: str, below: str, neither: str) 
     return above if low > 0 else below if high < 0 else neither
 
 
+def sides_with(labels: dict[int, str]) -> dict[str, str]:
+    """By side: the numbers of labels with which it is told; labels: the side at each number of labels."""
+    numbers: dict[str, list[str]] = {}
+    for budget, side in labels.items():
+        numbers.setdefault(side, []).append(count(budget))
+    return {side: f"{side} with {' / '.join(at)}" for side, at in numbers.items()}
+
+
 def pyplot_for_svg() -> Any:
     """matplotlib's pyplot, set to draw the same bytes every time."""
     import matplotlib

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from performance_page import markdown_table, side_of_zero
+from performance_page import markdown_table, side_of_zero, sides_with
 
 from fewlabel.report.words import count, interval, number, signed
 from fewlabel.types import JSON
@@ -37,12 +37,14 @@ def _verdicts(labels: dict[str, str], cells: dict[tuple[str, str, int], JSON], b
     for arm, label in labels.items():
         if arm == REFERENCE:
             continue
-        sides: dict[str, list[str]] = {}
-        for budget in budgets:
-            row = cells["auroc", arm, budget]
-            side = side_of_zero(row["difference_low"], row["difference_high"], *SIDES)
-            sides.setdefault(side, []).append(count(budget))
-        told = "; ".join(f"{side} with {' / '.join(sides[side])}" for side in SIDES if side in sides)
+        rows = {budget: cells["auroc", arm, budget] for budget in budgets}
+        sides = sides_with(
+            {
+                budget: side_of_zero(row["difference_low"], row["difference_high"], *SIDES)
+                for budget, row in rows.items()
+            }
+        )
+        told = "; ".join(sides[side] for side in SIDES if side in sides)
         lines.append(f"- {label}: {told} labels")
     about = (
         f"Which help, beside {labels[REFERENCE]} (where the 95 % interval of the gain in AUROC leaves out 0):"

@@ -285,7 +285,6 @@ def evaluation_options(
         ("--joint-steps", joint_steps, ("semi-supervised", "three-stage")),
     ):
         of_no_meaning(option, value, "--recipe", recipe, with_it)
-    joint_steps = 400 if joint_steps is None else joint_steps
     try:
         numbers = (
             tuple(int(part) for part in budgets.split(",") if part.strip() != "all") if budgets else None
@@ -296,6 +295,8 @@ def evaluation_options(
         ) from None
     usual = EvaluateSettings("")
     stages, tuned = usual.three_stages, usual.simclr_v2
+    if joint_steps is None:
+        joint_steps = usual.semi_supervised.steps
     return EvaluateSettings(
         "",
         where,

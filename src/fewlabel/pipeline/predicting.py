@@ -252,7 +252,7 @@ def _load_validation(path: Path) -> Cases:
     try:
         confidence, wrong = tensors["confidence"].numpy(), tensors["wrong"].numpy().astype(bool)
         return Cases(confidence, wrong, int(told["chosen_among"]))
-    except (KeyError, ValueError, FewlabelError) as error:
+    except (KeyError, ValueError) as error:
         raise FewlabelError(
             f"{path} does not hold the validation cases ({error}): it is damaged; make the run again."
         ) from error

@@ -329,7 +329,7 @@ def _objective(settings: PretrainSettings, images: int) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(mix_seed("initial weights", settings.seed))
         encoder = Encoder(settings.encoder_settings)
-        layers, temperature = settings.head_layers or 2, settings.temperature or 0.2
+        layers, temperature = settings.projection_layers, settings.temperature or 0.2
         if settings.objective == "simclr":
             loss = _LOSSES[settings.loss]
             return SimCLR(encoder, head_layers=layers, temperature=temperature, loss_function=loss)

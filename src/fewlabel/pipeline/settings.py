@@ -167,6 +167,12 @@ class PretrainSettings:
         )
 
     @property
+    def projection_layers(self) -> int:
+        """Layers of the projection head; only for resolved settings."""
+        assert self.head_layers is not None
+        return self.head_layers
+
+    @property
     def encoder_settings(self) -> EncoderSettings:
         """The network; only for resolved settings."""
         assert self.channels is not None

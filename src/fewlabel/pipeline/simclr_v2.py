@@ -73,7 +73,7 @@ def check_simclr_v2(settings: SimCLRv2Settings, pretraining: PretrainSettings) -
             f"The recipe simclr-v2 fine-tunes from inside the projection head, and {pretraining.title} leaves none: "
             f"pretrain with the objective {' or '.join(HEADED)}, or choose another recipe."
         )
-    kept, there = settings.from_head.keep_head_layers, pretraining.head_layers or 2
+    kept, there = settings.from_head.keep_head_layers, pretraining.projection_layers
     if kept >= there:
         raise FewlabelError(
             f"The recipe simclr-v2 keeps {kept} layer(s) of the projection head and throws the last one away, and the "
